@@ -1,0 +1,160 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Adapter: many files in one round trip, landed together or not at all."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: managed_files
+short_description: Manage many files, folders and links as one change
+version_added: "0.1.0"
+description:
+  - Everything is staged and validated first, then renamed into place, then verified and applied.
+    When a validator, a verification or an apply command objects, every path is put back.
+  - One round trip for a whole role, where C(copy) and C(template) need one or two a file.
+attributes:
+  check_mode:
+    support: full
+    description: Can run without changing anything and says what would change.
+  diff_mode:
+    support: full
+    description: Returns a diff per path; secret files show only that they changed.
+options:
+  files:
+    description: The paths wished for.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path: {description: Absolute path., type: path, required: true}
+      state:
+        description: What shall stand at the path.
+        type: str
+        choices: [file, directory, link, absent]
+        default: file
+      content: {description: The whole text of a file., type: str}
+      mode: {description: "Permission bits as an octal string. Default 0644, folders 0755.", type: str}
+      owner: {description: Owner., type: str, default: root}
+      group: {description: Group., type: str, default: root}
+      validate:
+        description: Argument list of a program that must accept the staged file, written V(%s).
+        type: list
+        elements: str
+      secret: {description: Keep the content out of the diff., type: bool, default: false}
+      force: {description: With V(false) an existing path is left as it is., type: bool, default: true}
+      target: {description: Where a link points., type: str}
+  verify:
+    description: Argument lists run after landing when anything changed. A failure puts everything back.
+    type: list
+    elements: list
+    default: []
+  apply:
+    description: Argument lists run after O(verify) when anything changed. A failure puts everything back.
+    type: list
+    elements: list
+    default: []
+  guard:
+    description: Name of a dead-man guard armed before anything lands. M(slipway.vps.guard_confirm) disarms it.
+    type: str
+  guard_seconds:
+    description: Seconds until an unconfirmed change is put back.
+    type: int
+    default: 60
+  guard_restore:
+    description: Argument lists that the guard runs after it has put the files back.
+    type: list
+    elements: list
+    default: []
+author: [Slipway maintainers (@slipway)]
+"""
+
+EXAMPLES = r"""
+- name: Configure the example service
+  slipway.vps.managed_files:
+    files:
+      - {path: /etc/example, state: directory, mode: "0750"}
+      - path: /etc/sudoers.d/example
+        content: "%example ALL=(root) NOPASSWD: /usr/bin/true\n"
+        mode: "0440"
+        validate: [visudo, -cf, "%s"]
+"""
+
+RETURN = r"""
+changed_paths:
+  description: Paths that changed, or would in check mode.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
+from ansible_collections.slipway.vps.plugins.module_utils.slipway import guard
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.files import (
+    FileSpec,
+    Transaction,
+    inspect,
+    owner_ids,
+    plan,
+    run_all,
+)
+
+FILE_SPEC = {
+    "path": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["file", "directory", "link", "absent"], "default": "file"},
+    "content": {"type": "str"},
+    "mode": {"type": "str"},
+    "owner": {"type": "str", "default": "root"},
+    "group": {"type": "str", "default": "root"},
+    "validate": {"type": "list", "elements": "str"},
+    "secret": {"type": "bool", "default": False},
+    "force": {"type": "bool", "default": True},
+    "target": {"type": "str"},
+}
+COMMANDS = {"type": "list", "elements": "list", "default": []}
+
+
+def main(module: AnsibleModule) -> dict:
+    """Plan every path, then apply all changes or none."""
+    params = module.params
+    specs = [FileSpec.parse(raw) for raw in params["files"]]
+    changes = [change for spec in specs if (change := plan(spec, inspect(spec.path), owner_ids(spec)))]
+    result = {
+        "changed": bool(changes),
+        "changed_paths": [change.spec.path for change in changes],
+        "diff": [change.diff for change in changes],
+    }
+    if not changes or module.check_mode:
+        return result
+    transaction = Transaction(changes)
+    guarded = False
+    try:
+        transaction.stage()
+        if params["guard"]:
+            guard.arm(params["guard"], result["changed_paths"], params["guard_restore"], params["guard_seconds"])
+            guarded = True
+        transaction.land()
+        run_all(params["verify"], "Verification")
+        run_all(params["apply"], "Putting the change to use")
+    except (SlipwayError, OSError):
+        transaction.roll_back()
+        if guarded:
+            guard.disarm(params["guard"])
+        raise
+    transaction.commit()
+    return result
+
+
+if __name__ == "__main__":
+    run_adapter(
+        {
+            "files": {"type": "list", "elements": "dict", "required": True, "options": FILE_SPEC},
+            "verify": COMMANDS,
+            "apply": COMMANDS,
+            "guard": {"type": "str"},
+            "guard_seconds": {"type": "int", "default": 60},
+            "guard_restore": COMMANDS,
+        },
+        main,
+    )
