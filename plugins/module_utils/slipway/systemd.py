@@ -10,7 +10,7 @@ from typing import Any, Literal
 from .commands import run
 from .errors import InputError, SlipwayError
 
-PROPERTIES = ("Id", "Names", "LoadState", "ActiveState", "UnitFileState", "Type", "NeedDaemonReload")
+PROPERTIES = ("Id", "Names", "LoadState", "ActiveState", "UnitFileState", "Type", "RemainAfterExit")
 
 
 class UnitError(SlipwayError):
@@ -41,12 +41,13 @@ class UnitSpec:
 
 @dataclass(frozen=True)
 class UnitFound:
-    """What systemd says of a unit: load state, active state, unit file state and service type."""
+    """What systemd says of a unit: load, active and unit file state, service type, whether a oneshot remains active."""
 
     load: str = "not-found"
     active: str = "inactive"
     file: str = ""
     type: str = ""
+    remains: bool = False
 
     @property
     def running(self) -> bool:
@@ -61,7 +62,7 @@ def parse_show(text: str) -> dict[str, UnitFound]:
         fields = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         found = UnitFound(
             fields.get("LoadState", "not-found"), fields.get("ActiveState", "inactive"),
-            fields.get("UnitFileState", ""), fields.get("Type", ""),
+            fields.get("UnitFileState", ""), fields.get("Type", ""), fields.get("RemainAfterExit") == "yes",
         )  # fmt: skip
         for name in {fields.get("Id", ""), *fields.get("Names", "").split()} - {""}:
             units[name] = found
@@ -110,7 +111,8 @@ def plan(spec: UnitSpec, found: UnitFound) -> list[Step]:
         steps.append(Step("stop", spec.name))
     elif spec.state == "started" and not found.running:
         # A oneshot without RemainAfterExit rests at inactive once it has done its work: only a restart runs it again.
-        if not (found.type == "oneshot" and found.active == "inactive" and not missing and not spec.restart):
+        rests = found.type == "oneshot" and not found.remains and found.active == "inactive" and not missing
+        if not rests or spec.restart:
             steps.append(Step("start", spec.name))
     elif found.running and spec.restart:
         steps.append(Step("restart", spec.name))

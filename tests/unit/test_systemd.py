@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""units: the steps from what systemd says to what is wished."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from slipway.errors import InputError
+from slipway.systemd import UnitFound, UnitSpec, parse_show, plan
+
+RUNNING = UnitFound("loaded", "active", "enabled", "simple")
+STOPPED = UnitFound("loaded", "inactive", "disabled", "simple")
+MISSING = UnitFound()
+MASKED = UnitFound("masked", "inactive", "masked", "")
+
+
+@pytest.mark.parametrize(
+    ("wish", "found", "steps"),
+    [
+        ({"enabled": True, "state": "started"}, RUNNING, []),
+        ({"enabled": True, "state": "started"}, STOPPED, ["enable", "start"]),
+        ({"enabled": True, "state": "started"}, MISSING, ["enable", "start"]),
+        ({"state": "started", "restart": True}, RUNNING, ["restart"]),
+        ({"state": "started", "restart": True}, STOPPED, ["start"]),
+        ({"state": "started", "reload": True}, RUNNING, ["reload"]),
+        ({"state": "started", "restart": True, "reload": True}, RUNNING, ["restart"]),
+        ({"reload": True}, STOPPED, []),
+        ({"enabled": False, "state": "stopped"}, RUNNING, ["disable", "stop"]),
+        ({"enabled": False, "state": "stopped", "masked": True}, RUNNING, ["disable", "stop", "mask"]),
+        ({"enabled": False, "state": "stopped", "masked": True}, MASKED, []),
+        ({"enabled": False, "state": "stopped", "missing_ok": True}, MISSING, []),
+        ({"masked": True, "missing_ok": True}, MISSING, ["mask"]),
+        ({"masked": False, "enabled": True, "state": "started"}, MASKED, ["unmask", "enable", "start"]),
+        ({"state": "started"}, UnitFound("loaded", "inactive", "static", "oneshot"), []),
+        ({"state": "started"}, UnitFound("loaded", "inactive", "enabled", "oneshot", remains=True), ["start"]),
+        ({"state": "started"}, UnitFound("loaded", "failed", "enabled", "oneshot"), ["start"]),
+        ({"enabled": True}, UnitFound("loaded", "active", "static", "simple"), []),
+    ],
+)
+def test_steps_from_found_to_wished(wish: dict[str, Any], found: UnitFound, steps: list[str]) -> None:
+    planned = plan(UnitSpec.parse({"name": "x.service", **wish}), found)
+    assert [step.verb for step in planned] == steps
+
+
+def test_show_of_several_units_is_told_apart_and_aliases_count() -> None:
+    text = (
+        "Type=notify\nId=ssh.service\nNames=ssh.service sshd.service\nLoadState=loaded\nActiveState=active\n"
+        "UnitFileState=enabled\n\nId=gone.service\nNames=gone.service\nLoadState=not-found\nActiveState=inactive\n"
+    )
+    units = parse_show(text)
+    assert units["sshd.service"] == UnitFound("loaded", "active", "enabled", "notify")
+    assert units["gone.service"].load == "not-found"
+
+
+def test_a_name_without_a_type_is_refused() -> None:
+    with pytest.raises(InputError, match="ssh"):
+        UnitSpec.parse({"name": "ssh"})
