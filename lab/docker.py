@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lab hosts as systemd containers of the Docker engine: the fast driver."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import tarfile
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from ipaddress import ip_network
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lab import images, keys
+from lab.driver import Progress
+from lab.model import DOMAIN, Host, HostSpec, Lab, LabError, lab_root
+from lab.network import IPv4, IPv6, cut_rules, free_subnets, matching_ip6, next_address
+from lab.process import Completed, installed, output, run, tail
+
+_LABEL = "dev.slipway"
+_CAP_SYS_RESOURCE = 24
+_SSH_SECONDS = 60
+_INIT = "/lib/systemd/systemd"
+
+
+def container_name(lab: str, host: str) -> str:
+    """What a host's container is called."""
+    return f"slipway-{lab}-{host}"
+
+
+def can_sys_resource(status: str) -> bool:
+    """Whether the capability bounding set in ``status`` (/proc/PID/status) has CAP_SYS_RESOURCE."""
+    for line in status.splitlines():
+        if line.startswith("CapBnd:"):
+            return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
+    return True
+
+
+def machine_options(cgroup_version: str, sys_resource: bool) -> tuple[list[str], list[str]]:
+    """``docker create`` options and the command for a systemd host with a Docker engine of its own.
+
+    cgroup v1 has no namespace that systemd could own, so the machine's tree is shared. On v2 each host has its own,
+    mounted read-only by the engine: made writable before systemd starts. Modules belong to the machine's kernel.
+    """
+    options = ["--cap-add", "ALL", "--cap-drop", "SYS_MODULE"]
+    if not sys_resource:
+        options += ["--cap-drop", "SYS_RESOURCE"]
+    for profile in ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"):
+        options += ["--security-opt", profile]
+    if cgroup_version == "2":
+        options += ["--cgroupns", "private"]
+        command = ["/bin/sh", "-c", f"mount -o remount,rw /sys/fs/cgroup && exec {_INIT}"]
+    else:
+        options += ["--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
+        command = [_INIT]
+    options += ["--volume", "/var/lib/docker"]  # overlayfs does not stack on overlayfs
+    for mount in ("/run:exec,mode=755", "/run/lock:mode=1777", "/tmp:exec,mode=1777"):
+        options += ["--tmpfs", mount]
+    return [*options, "--stop-signal", "SIGRTMIN+3", "--env", "container=docker"], command
+
+
+class DockerDriver:
+    """See :class:`lab.driver.Driver`. State lives in the engine (labels), keys in the lab's folder."""
+
+    name = "docker"
+
+    @cached_property
+    def _engine(self) -> dict[str, Any]:
+        """``docker info``; raises where there is no engine."""
+        if not installed("docker"):
+            raise LabError("There is no Docker engine on this machine", remedy="run bin/setup")
+        done = run(["docker", "info", "--format", "{{json .}}"], check=False, timeout=30)
+        info: dict[str, Any] = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
+        if not info.get("ServerVersion"):
+            raise LabError(
+                f"The Docker engine does not answer: {tail(done.stderr)}",
+                "a running engine that this user may use",
+                "run bin/setup, which starts it",
+            )
+        return info
+
+    # -- hosts ---------------------------------------------------------------------------------------------------
+
+    def hosts(self, lab: Lab | None) -> list[Host]:
+        """Hosts of one lab, or of all labs of this checkout, by name."""
+        assert self._engine
+        wanted = f"{_LABEL}.lab={lab.name}" if lab else f"{_LABEL}.lab"
+        argv = ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={wanted}"]
+        ids = output([*argv, "--filter", f"label={_LABEL}.root={lab_root()}"]).split()
+        if not ids:
+            return []
+        found = json.loads(run(["docker", "inspect", *ids]).stdout)
+        return sorted((self._host(c) for c in found), key=lambda h: (h.lab, h.name))
+
+    def _host(self, container: dict[str, Any]) -> Host:
+        labels = container["Config"]["Labels"]
+        state = container["State"]["Status"]
+        return Host(
+            lab=labels[f"{_LABEL}.lab"],
+            name=labels[f"{_LABEL}.host"],
+            id=container["Id"],
+            image=labels[f"{_LABEL}.image"],
+            state=state if state == "running" else "stopped",
+            ip=labels[f"{_LABEL}.ip"],
+            ip6=labels.get(f"{_LABEL}.ip6", ""),
+            ram_mb=int(labels[f"{_LABEL}.ram_mb"]),
+            cores=int(labels[f"{_LABEL}.cores"]),
+            aliases=tuple(labels.get(f"{_LABEL}.aliases", "").split()),
+        )
+
+    def create(self, lab: Lab, spec: HostSpec, progress: Progress) -> Host:
+        """Make and start a host; returns once its sshd can be reached."""
+        engine = self._engine
+        tag = images.ensure(spec.image, progress)
+        keys.ensure_lab_key(lab)
+        with keys.locked(lab.folder / "lock"):
+            four, six = self._network(lab)
+            there = self.hosts(lab)
+            address = next_address(four, (h.ip for h in there))
+            address6 = matching_ip6(address, six) if six else ""
+            options, command = machine_options(str(engine.get("CgroupVersion", "1")), self._sys_resource())
+            cores = min(spec.cores, int(engine.get("NCPU", spec.cores)))
+            names = [spec.name, f"{spec.name}.{DOMAIN}", *spec.aliases]
+            labels = {
+                "lab": lab.name, "host": spec.name, "root": str(lab_root()), "image": spec.image, "ip": str(address),
+                "ip6": str(address6), "ram_mb": str(spec.ram_mb), "cores": str(cores), "aliases": " ".join(spec.aliases),
+            }  # fmt: skip
+            argv = ["docker", "create", "--name", container_name(lab.name, spec.name), "--hostname", spec.name]
+            argv += ["--network", f"slipway-{lab.name}", "--ip", str(address)]
+            argv += ["--ip6", str(address6)] if address6 else []
+            argv += [f"--network-alias={n}" for n in names] + [f"--label={_LABEL}.{k}={v}" for k, v in labels.items()]
+            argv += ["--memory", f"{spec.ram_mb}m", "--memory-swap", f"{spec.ram_mb}m", "--cpus", str(cores)]
+            done = run([*argv, *options, tag, *command], check=False)
+            if done.returncode:
+                self._explain_create(lab, spec, done)
+            id_ = done.stdout.decode().strip()
+            host_keys = keys.new_host_keys(lab, spec.name)
+            run(["docker", "cp", "-", f"{id_}:/"], stdin=keys.seed(lab, spec, host_keys))
+            run(["docker", "start", id_])
+            keys.write_ssh_files(lab, self.hosts(lab))
+        host = next(h for h in self.hosts(lab) if h.name == spec.name)
+        self._wait(host)
+        return host
+
+    def _explain_create(self, lab: Lab, spec: HostSpec, done: Completed) -> None:
+        reason = tail(done.stderr)
+        if "is already in use by container" in reason:
+            raise LabError(
+                f"A host {spec.name} of a lab {lab.name} runs already, out of another checkout",
+                remedy="choose another lab name with --name, or take that one down where it was started",
+            )
+        raise LabError(f"Docker could not make host {spec.name}: {reason}")
+
+    def _sys_resource(self) -> bool:
+        try:
+            return can_sys_resource(Path("/proc/self/status").read_text(encoding="ascii"))
+        except OSError:
+            return True
+
+    def destroy(self, host: Host) -> None:
+        """Remove a host and its disk."""
+        run(["docker", "rm", "--force", "--volumes", host.id])
+        lab = Lab(host.lab)
+        keys.forget_host_keys(lab, host.name)
+        if lab.folder.exists():
+            keys.write_ssh_files(lab, self.hosts(lab))
+
+    # -- network -------------------------------------------------------------------------------------------------
+
+    def _networks(self) -> list[dict[str, Any]]:
+        names = output(["docker", "network", "ls", "--quiet", "--no-trunc"]).split()
+        found: list[dict[str, Any]] = json.loads(run(["docker", "network", "inspect", *names], check=False).stdout or b"[]")
+        return found
+
+    def _network(self, lab: Lab) -> tuple[IPv4, IPv6 | None]:
+        """The lab's subnets; its network is made where it is missing."""
+        networks = self._networks()
+        name = f"slipway-{lab.name}"
+        for network in networks:
+            if network["Name"] == name:
+                nets = [ip_network(c["Subnet"]) for c in network["IPAM"]["Config"]]
+                four = next(n for n in nets if isinstance(n, IPv4))
+                return four, next((n for n in nets if isinstance(n, IPv6)), None)
+        taken = [c["Subnet"] for n in networks for c in n["IPAM"]["Config"] or () if "Subnet" in c]
+        if installed("ip"):
+            taken += [line.split()[0] for line in output(["ip", "-4", "route", "show"]).splitlines() if line]
+        with_ip6 = Path("/proc/net/if_inet6").exists()
+        for four, six in free_subnets(taken):
+            argv = ["docker", "network", "create", "--subnet", str(four), f"--label={_LABEL}.network={lab.name}"]
+            argv += ["--ipv6", "--subnet", str(six)] if with_ip6 else []
+            done = run([*argv, name], check=False)
+            if done.returncode == 0:
+                return four, six if with_ip6 else None
+            if b"overlap" not in done.stderr:  # another lab may have taken the subnet meanwhile
+                raise LabError(f"Docker could not make the network of lab {lab.name}: {tail(done.stderr)}")
+        raise LabError("Every subnet of the lab is taken", remedy="take labs down with bin/lab down --name NAME")
+
+    def destroy_lab(self, lab: Lab) -> None:
+        """Remove the lab's network; its hosts are gone already."""
+        if any(n["Name"] == f"slipway-{lab.name}" for n in self._networks()):
+            run(["docker", "network", "rm", f"slipway-{lab.name}"])
+
+    def cut(self, host: Host, peer: Host | None) -> None:
+        """Drop all traffic between two hosts, or (``peer`` None) between the host and everything else."""
+        peers = None if peer is None else [a for a in (peer.ip, peer.ip6) if a]
+        table = "slipway_lab_cut_" + ("all" if peer is None else peer.name.replace("-", "_"))
+        self._nft(host, ["-f", "-"], cut_rules(table, peers))
+
+    def heal(self, host: Host) -> None:
+        """Undo every :meth:`cut` of this host."""
+        listed = self._nft(host, ["list", "tables"]).stdout.decode()
+        tables = [line.split()[-1] for line in listed.splitlines() if line.startswith("table inet slipway_lab_cut_")]
+        self._nft(host, ["-f", "-"], "".join(f"delete table inet {t}\n" for t in tables))
+
+    def _nft(self, host: Host, arguments: Sequence[str], script: str = "") -> Completed:
+        """nft of this machine in the host's network namespace: nothing inside the host can see or stop it."""
+        if not host.running:
+            raise LabError(f"Host {host.name} does not run", remedy=f"start it with bin/lab start {host.name}")
+        pid = output(["docker", "inspect", "--format", "{{.State.Pid}}", host.id])
+        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+        return run([*root, "nsenter", "-t", pid, "-n", "nft", *arguments], stdin=script.encode())
+
+    # -- power ---------------------------------------------------------------------------------------------------
+
+    def kill(self, host: Host) -> None:
+        """Power off without warning."""
+        if host.running:
+            run(["docker", "kill", host.id])
+
+    def start(self, host: Host) -> Host:
+        """Switch on again a killed host; returns once sshd answers."""
+        run(["docker", "start", host.id])
+        return self._again(host)
+
+    def restart(self, host: Host) -> Host:
+        """Shut down in order and start again."""
+        run(["docker", "restart", "--time", "60", host.id])
+        return self._again(host)
+
+    def _again(self, host: Host) -> Host:
+        host = next(h for h in self.hosts(Lab(host.lab)) if h.id == host.id)
+        self._wait(host)
+        return host
+
+    def _wait(self, host: Host) -> None:
+        """Until sshd is up: asked inside, since a firewall of the host may rightly keep this machine out."""
+        deadline = time.monotonic() + _SSH_SECONDS
+        probe = "ss -Hltn sport = :22 2>/dev/null | grep -q . || systemctl is-active --quiet ssh.service"
+        while time.monotonic() < deadline:
+            if run(["docker", "exec", host.id, "sh", "-c", probe], check=False).returncode == 0:
+                return
+            if output(["docker", "inspect", "--format", "{{.State.Running}}", host.id]) != "true":
+                logs = run(["docker", "logs", "--tail", "5", host.id], check=False)
+                raise LabError(f"Host {host.name} stopped while booting: {tail(logs.stdout + logs.stderr)}")
+            time.sleep(0.2)
+        raise LabError(f"Host {host.name} has no sshd after {_SSH_SECONDS} s", remedy=f"look with: docker logs {host.id[:12]}")
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def exec(
+        self, host: Host, argv: Sequence[str], *, stdin: bytes | None = None, check: bool = True, timeout: float | None = None
+    ) -> Completed:
+        """Run ``argv`` as root inside the host, past its sshd and firewall."""
+        return run(["docker", "exec", "--interactive", host.id, *argv], stdin=stdin, check=check, timeout=timeout)
+
+    def shell(self, host: Host, argv: Sequence[str]) -> int:
+        """The same with this terminal attached; returns the exit code."""
+        terminal = ["--tty"] if os.isatty(0) else []
+        return subprocess.call(["docker", "exec", "--interactive", *terminal, host.id, *argv])
+
+    def read_file(self, host: Host, path: str) -> bytes:
+        """A file of the host."""
+        return self.exec(host, ["cat", "--", path]).stdout
+
+    def put_file(self, host: Host, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Write a file on the host (owner root); its folder must exist."""
+        target = PurePosixPath(path)
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as tar:
+            entry = tarfile.TarInfo(target.name)
+            entry.size, entry.mode = len(content), mode
+            tar.addfile(entry, io.BytesIO(content))
+        self.exec(host, ["tar", "-C", str(target.parent), "-xf", "-"], stdin=buffer.getvalue())
