@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A load client that never retries and counts every failure.
 
 Made to prove that a deploy loses nothing: a fixed rate of requests that does not slow down when the server does

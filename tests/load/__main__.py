@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.load URL``: run the load, print what happened; exit 0 when nothing failed, 1 when something did."""
 
 from __future__ import annotations

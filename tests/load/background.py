@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A load run in a process of its own, while the caller deploys."""
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from .runner import Plan
 from .target import Target
 
 REPO = Path(__file__).resolve().parents[2]
+START_SECONDS = 30.0
 STOP_SECONDS = 90.0
 
 
@@ -32,7 +34,7 @@ def arguments(target: Target, plan: Plan, output: Path) -> list[str]:
 
 
 class BackgroundLoad:
-    """Context manager: load from entering until `stop` (or leaving); the report is in ``report`` after that.
+    """Context manager: load from entering (the client is up by then) until `stop` (or leaving); the report is in ``report`` after that.
 
         with BackgroundLoad(target, Plan(seconds=None)) as load:
             deploy()
@@ -61,7 +63,16 @@ class BackgroundLoad:
             self._process = subprocess.Popen(
                 arguments(self._target, self._plan, self._output), cwd=REPO, stdout=subprocess.DEVNULL, stderr=errors
             )
+        self._wait_until_running()
         return self
+
+    def _wait_until_running(self) -> None:
+        # Until it handles SIGINT it cannot be stopped in good order.
+        deadline = time.monotonic() + START_SECONDS
+        while not Path(f"{self._output}.started").exists():
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the load client did not start: {self._errors.read_text()[-2000:]}")
+            time.sleep(0.05)
 
     def stop(self) -> Report:
         """End the run and return its report; `RuntimeError` with the client's own words when it has none."""
@@ -77,15 +88,6 @@ class BackgroundLoad:
                 raise RuntimeError(f"the load client left no report: {self._errors.read_text()[-2000:]}")
             self._report = Report.from_json(self._output.read_text())
         return self.report
-
-    def wait_until_running(self, seconds: float = 15.0) -> None:
-        """Return once the client is up; raises when it ended at once."""
-        deadline = time.monotonic() + seconds
-        started = Path(f"{self._output}.started")
-        while not started.exists():
-            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the load client did not start: {self._errors.read_text()[-2000:]}")
-            time.sleep(0.05)
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
         try:

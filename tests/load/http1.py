@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 with keep-alive over asyncio streams. No retry: what was sent and not answered is a failure."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/2 by h2 over asyncio streams. No retry, though the protocol would allow it for some streams."""
 
 from __future__ import annotations

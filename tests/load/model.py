@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the client records: responses, failures, the ledger of writes, the report."""
 
 from __future__ import annotations

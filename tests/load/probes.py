@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stays open during the load: slow requests and WebSockets."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The run itself: a fixed rate, whatever the server does."""
 
 from __future__ import annotations
@@ -93,9 +94,10 @@ class Load:
     async def _send_all(self, clients: list[Any], begun: float) -> None:
         number = 0
         while not self._stop.is_set():
-            due = begun + number / self._plan.rate
-            if self._plan.seconds is not None and due - begun >= self._plan.seconds:
+            offset = number / self._plan.rate
+            if self._plan.seconds is not None and offset >= self._plan.seconds:
                 return
+            due = begun + offset
             if (wait := due - time.monotonic()) > 0:
                 try:
                     await asyncio.wait_for(self._stop.wait(), wait)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the load goes: a URL, the address behind its name, and the authority its certificate must come from."""
 
 from __future__ import annotations

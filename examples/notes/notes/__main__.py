@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m notes``: serve until SIGTERM, then finish what is in flight."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The web application: a page for people, a JSON API, health, and endpoints that take their time."""
 
 from __future__ import annotations

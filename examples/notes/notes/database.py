@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The database as the service sees it: four questions, asked through a pool.
 
 Every statement stands alone (autocommit), as transaction pooling wants it, and each may be repeated: when the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands before the application: a bound on requests at once, the request log, and the fault switch."""
 
 from __future__ import annotations

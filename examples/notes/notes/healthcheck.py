@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Docker's HEALTHCHECK: exit 0 when the process answers /healthz on its own port."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One JSON object a line on stdout: what journald, jq and log shippers read without a parser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Schema migrations: ``python -m notes.migrate``.
 
 Each step only adds (expand, backfill, contract), so that the release still serving keeps working while it runs.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Form tokens: a visitor's form is accepted only with the token signed for that visitor."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings, read from the environment once and typed. Standard library only."""
 
 from __future__ import annotations
