@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from slipway.host import parse_listeners, parse_os_release, parse_packages, ram_plan_mb
+from slipway.budget import plan_ram_mb
+from slipway.host import parse_listeners, parse_os_release, parse_packages
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from slipway.host import parse_listeners, parse_os_release, parse_packages, ram_
     ],
 )
 def test_ram_is_rounded_to_the_plan_it_was_sold_as(measured: int, plan: int) -> None:
-    assert ram_plan_mb(measured) == plan
+    assert plan_ram_mb(measured) == plan
 
 
 def test_os_release_of_debian() -> None:

@@ -60,7 +60,8 @@ class UnknownNameError(InputError):
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         self.kind, self.name, self.known = kind, name, sorted(known)
         self.suggestion = did_you_mean(name, self.known)
-        expected = f"one of: {', '.join(self.known)}" if self.known else ""
+        # With a likely name at hand the whole list would only bury it.
+        expected = f"one of: {', '.join(self.known)}" if self.known and not self.suggestion else ""
         remedy = f"write {self.suggestion} instead" if self.suggestion else "correct the name or remove it"
         super().__init__(f"Unknown {kind} '{name}'", expected, remedy)
 

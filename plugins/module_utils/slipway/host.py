@@ -15,20 +15,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from .budget import plan_ram_mb
 from .commands import run
 
-# RAM as plans are sold, in MB. A VPS reports a few per cent less than its plan: firmware and kernel take their part.
-PLANS_MB = (512, 1024, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152, 65536, 98304, 131072)
-PLAN_SHORTFALL = 0.12
 LAB_FACTS = Path("/etc/slipway-lab.json")
-
-
-def ram_plan_mb(ram_mb: int) -> int:
-    """The plan that a host reporting ``ram_mb`` was sold as: the next plan within 12 % above, else ``ram_mb`` itself."""
-    for plan in PLANS_MB:
-        if ram_mb <= plan:
-            return plan if ram_mb >= plan * (1 - PLAN_SHORTFALL) else ram_mb
-    return ram_mb
 
 
 def parse_os_release(text: str) -> dict[str, str]:
@@ -99,7 +89,7 @@ def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -
         "arch": platform.machine(),
         "hostname": platform.node(),
         "ram_mb": ram_mb,
-        "ram_plan_mb": ram_plan_mb(ram_mb),
+        "ram_plan_mb": plan_ram_mb(ram_mb),
         "cores": int(lab.get("cores") or len(os.sched_getaffinity(0))),
         "disk_total_mb": int(lab.get("disk_mb") or disk.total // 2**20),
         "disk_free_mb": disk.free // 2**20,
