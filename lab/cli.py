@@ -6,16 +6,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
+from slipway.errors import InputError, SlipwayError, did_you_mean
+
 from lab import images, inventory, services, ui
 from lab.driver import Driver, get_driver
 from lab.keys import write_ssh_files
 from lab.model import DEFAULT_LAB, SERVICES_HOST, Host, HostSpec, Lab, LabError, parse_size
-from slipway.errors import InputError, SlipwayError, did_you_mean
 
 Arguments = argparse.Namespace
 _EXAMPLES = """\
@@ -35,12 +37,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--name", default=os.environ.get("SLIPWAY_LAB") or DEFAULT_LAB, help="the lab's name (default: %(default)s)")
+    common = _Parser(add_help=False)
+    common.add_argument(
+        "--name", default=os.environ.get("SLIPWAY_LAB") or DEFAULT_LAB, help="the lab's name (default: %(default)s)"
+    )
     common.add_argument("--json", action="store_true", help="print the result as JSON")
     common.add_argument("--quiet", action="store_true", help="no progress")
     common.add_argument("--driver", default="docker", help=argparse.SUPPRESS)
-    parser = _Parser(prog="bin/lab", description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(
+        prog="bin/lab", description=__doc__, epilog=_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(name: str, action: Callable[[Arguments], int], text: str) -> argparse.ArgumentParser:
@@ -54,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--cores", type=int, default=2, help="cores of each new host (default: %(default)s)")
     up.add_argument("--disk", default="40g", help="disk size each new host reports (default: %(default)s)")
     up.add_argument("--image", default="bare", help="image of hosts that name none (default: %(default)s)")
-    up.add_argument("--alias", action="append", default=[], metavar="NAME", help="a further name of the first host; may be repeated")
+    up.add_argument(
+        "--alias", action="append", default=[], metavar="NAME", help="a further name of the first host; may be repeated"
+    )
     up.add_argument("--acme", action="store_true", help=f"also the services host '{SERVICES_HOST}'")
     down = command("down", _down, "remove hosts (all, and the network, where none is named)")
     down.add_argument("hosts", nargs="*", metavar="HOST")
@@ -166,9 +174,7 @@ def up(driver: Driver, lab: Lab, specs: Sequence[HostSpec], say: Callable[[str],
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         hosts = list(pool.map(one, specs))
-    for host in hosts:
-        if host.image == "services":
-            services.start(driver, lab, host, say)
+    services.refresh(driver, lab, say)
     return hosts
 
 
@@ -228,11 +234,16 @@ def _kill(args: Arguments) -> int:
 
 
 def _start(args: Arguments) -> int:
-    return _each(args, lambda driver, host: driver.start(host))
+    return _each(args, lambda driver, host: driver.start(host)) or _refresh(args)
 
 
 def _restart(args: Arguments) -> int:
-    return _each(args, lambda driver, host: driver.restart(host))
+    return _each(args, lambda driver, host: driver.restart(host)) or _refresh(args)
+
+
+def _refresh(args: Arguments) -> int:
+    services.refresh(_driver(args), Lab(args.name), ui.Narrator(quiet=args.quiet))
+    return 0
 
 
 def _command(args: Arguments) -> list[str]:
@@ -245,7 +256,7 @@ def _ssh(args: Arguments) -> int:
     (host,) = find(driver, lab, [args.host])
     write_ssh_files(lab, driver.hosts(lab))
     sys.stdout.flush()
-    os.execvp("ssh", ["ssh", "-F", str(lab.ssh_config), "-l", args.user, host.name, *_command(args)])
+    return subprocess.call(["ssh", "-F", str(lab.ssh_config), "-l", args.user, host.name, *_command(args)])
 
 
 def _exec(args: Arguments) -> int:
@@ -283,7 +294,8 @@ def _images(args: Arguments) -> int:
         if args.json:
             print(json.dumps(found, indent=2))
         elif found:
-            print(ui.table([("IMAGE", "TAG", "SIZE", "CURRENT"), *((f["name"], f["tag"], f["size"], f["current"]) for f in found)]))
+            rows = [(f["name"], f["tag"], f["size"], f["current"]) for f in found]
+            print(ui.table([("IMAGE", "TAG", "SIZE", "CURRENT"), *rows]))
         else:
             print("no images yet: bin/lab images bare builds one")
     return 0

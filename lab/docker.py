@@ -19,7 +19,7 @@ from lab import images, keys
 from lab.driver import Progress
 from lab.model import DOMAIN, Host, HostSpec, Lab, LabError, lab_root
 from lab.network import IPv4, IPv6, cut_rules, free_subnets, matching_ip6, next_address
-from lab.process import Completed, installed, output, run, tail
+from lab.process import Completed, installed, output, run
 
 _LABEL = "dev.slipway"
 _CAP_SYS_RESOURCE = 24
@@ -58,7 +58,7 @@ def machine_options(cgroup_version: str, sys_resource: bool) -> tuple[list[str],
         options += ["--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
         command = [_INIT]
     options += ["--volume", "/var/lib/docker"]  # overlayfs does not stack on overlayfs
-    for mount in ("/run:exec,mode=755", "/run/lock:mode=1777", "/tmp:exec,mode=1777"):
+    for mount in ("/run:exec,mode=755", "/run/lock:mode=1777", "/tmp:exec,mode=1777"):  # noqa: S108
         options += ["--tmpfs", mount]
     return [*options, "--stop-signal", "SIGRTMIN+3", "--env", "container=docker"], command
 
@@ -74,26 +74,29 @@ class DockerDriver:
         if not installed("docker"):
             raise LabError("There is no Docker engine on this machine", remedy="run bin/setup")
         done = run(["docker", "info", "--format", "{{json .}}"], check=False, timeout=30)
-        info: dict[str, Any] = json.loads(done.stdout or b"{}") if done.returncode == 0 else {}
+        info: dict[str, Any] = json.loads(done.out or b"{}") if done.code == 0 else {}
         if not info.get("ServerVersion"):
             raise LabError(
-                f"The Docker engine does not answer: {tail(done.stderr)}",
+                f"The Docker engine does not answer: {done.why}",
                 "a running engine that this user may use",
                 "run bin/setup, which starts it",
             )
         return info
 
+    def _require_engine(self) -> None:
+        self._engine  # noqa: B018 - the look itself raises where there is none
+
     # -- hosts ---------------------------------------------------------------------------------------------------
 
     def hosts(self, lab: Lab | None) -> list[Host]:
         """Hosts of one lab, or of all labs of this checkout, by name."""
-        assert self._engine
+        self._require_engine()
         wanted = f"{_LABEL}.lab={lab.name}" if lab else f"{_LABEL}.lab"
         argv = ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={wanted}"]
         ids = output([*argv, "--filter", f"label={_LABEL}.root={lab_root()}"]).split()
         if not ids:
             return []
-        found = json.loads(run(["docker", "inspect", *ids]).stdout)
+        found = json.loads(run(["docker", "inspect", *ids]).out)
         return sorted((self._host(c) for c in found), key=lambda h: (h.lab, h.name))
 
     def _host(self, container: dict[str, Any]) -> Host:
@@ -135,9 +138,9 @@ class DockerDriver:
             argv += [f"--network-alias={n}" for n in names] + [f"--label={_LABEL}.{k}={v}" for k, v in labels.items()]
             argv += ["--memory", f"{spec.ram_mb}m", "--memory-swap", f"{spec.ram_mb}m", "--cpus", str(cores)]
             done = run([*argv, *options, tag, *command], check=False)
-            if done.returncode:
+            if done.code:
                 self._explain_create(lab, spec, done)
-            id_ = done.stdout.decode().strip()
+            id_ = done.stdout.strip()
             host_keys = keys.new_host_keys(lab, spec.name)
             run(["docker", "cp", "-", f"{id_}:/"], stdin=keys.seed(lab, spec, host_keys))
             run(["docker", "start", id_])
@@ -147,7 +150,7 @@ class DockerDriver:
         return host
 
     def _explain_create(self, lab: Lab, spec: HostSpec, done: Completed) -> None:
-        reason = tail(done.stderr)
+        reason = done.why
         if "is already in use by container" in reason:
             raise LabError(
                 f"A host {spec.name} of a lab {lab.name} runs already, out of another checkout",
@@ -173,7 +176,9 @@ class DockerDriver:
 
     def _networks(self) -> list[dict[str, Any]]:
         names = output(["docker", "network", "ls", "--quiet", "--no-trunc"]).split()
-        found: list[dict[str, Any]] = json.loads(run(["docker", "network", "inspect", *names], check=False).stdout or b"[]")
+        found: list[dict[str, Any]] = json.loads(
+            run(["docker", "network", "inspect", *names], check=False).out or b"[]"
+        )
         return found
 
     def _network(self, lab: Lab) -> tuple[IPv4, IPv6 | None]:
@@ -193,10 +198,10 @@ class DockerDriver:
             argv = ["docker", "network", "create", "--subnet", str(four), f"--label={_LABEL}.network={lab.name}"]
             argv += ["--ipv6", "--subnet", str(six)] if with_ip6 else []
             done = run([*argv, name], check=False)
-            if done.returncode == 0:
+            if done.code == 0:
                 return four, six if with_ip6 else None
-            if b"overlap" not in done.stderr:  # another lab may have taken the subnet meanwhile
-                raise LabError(f"Docker could not make the network of lab {lab.name}: {tail(done.stderr)}")
+            if "overlap" not in done.stderr:  # another lab may have taken the subnet meanwhile
+                raise LabError(f"Docker could not make the network of lab {lab.name}: {done.why}")
         raise LabError("Every subnet of the lab is taken", remedy="take labs down with bin/lab down --name NAME")
 
     def destroy_lab(self, lab: Lab) -> None:
@@ -212,7 +217,7 @@ class DockerDriver:
 
     def heal(self, host: Host) -> None:
         """Undo every :meth:`cut` of this host."""
-        listed = self._nft(host, ["list", "tables"]).stdout.decode()
+        listed = self._nft(host, ["list", "tables"]).stdout
         tables = [line.split()[-1] for line in listed.splitlines() if line.startswith("table inet slipway_lab_cut_")]
         self._nft(host, ["-f", "-"], "".join(f"delete table inet {t}\n" for t in tables))
 
@@ -251,18 +256,20 @@ class DockerDriver:
         deadline = time.monotonic() + _SSH_SECONDS
         probe = "ss -Hltn sport = :22 2>/dev/null | grep -q . || systemctl is-active --quiet ssh.service"
         while time.monotonic() < deadline:
-            if run(["docker", "exec", host.id, "sh", "-c", probe], check=False).returncode == 0:
+            if run(["docker", "exec", host.id, "sh", "-c", probe], check=False).code == 0:
                 return
             if output(["docker", "inspect", "--format", "{{.State.Running}}", host.id]) != "true":
                 logs = run(["docker", "logs", "--tail", "5", host.id], check=False)
-                raise LabError(f"Host {host.name} stopped while booting: {tail(logs.stdout + logs.stderr)}")
+                raise LabError(f"Host {host.name} stopped while booting: {logs.why}")
             time.sleep(0.2)
-        raise LabError(f"Host {host.name} has no sshd after {_SSH_SECONDS} s", remedy=f"look with: docker logs {host.id[:12]}")
+        raise LabError(
+            f"Host {host.name} has no sshd after {_SSH_SECONDS} s", remedy=f"look with: docker logs {host.id[:12]}"
+        )
 
     # -- inside --------------------------------------------------------------------------------------------------
 
     def exec(
-        self, host: Host, argv: Sequence[str], *, stdin: bytes | None = None, check: bool = True, timeout: float | None = None
+        self, host: Host, argv: Sequence[str], *, stdin: bytes = b"", check: bool = True, timeout: float | None = None
     ) -> Completed:
         """Run ``argv`` as root inside the host, past its sshd and firewall."""
         return run(["docker", "exec", "--interactive", host.id, *argv], stdin=stdin, check=check, timeout=timeout)
@@ -274,7 +281,7 @@ class DockerDriver:
 
     def read_file(self, host: Host, path: str) -> bytes:
         """A file of the host."""
-        return self.exec(host, ["cat", "--", path]).stdout
+        return self.exec(host, ["cat", "--", path]).out
 
     def put_file(self, host: Host, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file on the host (owner root); its folder must exist."""

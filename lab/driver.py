@@ -43,9 +43,13 @@ class Driver(Protocol):
         ...
 
     def exec(
-        self, host: Host, argv: Sequence[str], *, stdin: bytes | None = None, check: bool = True, timeout: float | None = None
+        self, host: Host, argv: Sequence[str], *, stdin: bytes = b"", check: bool = True, timeout: float | None = None
     ) -> Completed:
         """Run ``argv`` as root inside the host, past its sshd and firewall."""
+        ...
+
+    def shell(self, host: Host, argv: Sequence[str]) -> int:
+        """The same with this terminal attached; returns the exit code."""
         ...
 
     def read_file(self, host: Host, path: str) -> bytes:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lab.keys import locked
 from lab.model import LabError, lab_root
-from lab.process import installed, output, run, tail
-from lab.recipes import SUITE, Recipe, recipe
+from lab.process import installed, output, run
+from lab.recipes import SUITE, Recipe, recipe, recipes
 
 Progress = Callable[[str], None]
 _APT_SETTINGS = re.compile(r'^(Acquire::(?:https?::Proxy|Check-Valid-Until|Check-Date)) "([^"]+)";$', re.MULTILINE)
@@ -93,7 +93,7 @@ def layer_script(made: Recipe) -> str:
 
 def exists(tag: str) -> bool:
     """Whether the engine has the image ``tag``."""
-    return run(["docker", "image", "inspect", tag], check=False).returncode == 0
+    return run(["docker", "image", "inspect", tag], check=False).code == 0
 
 
 def ensure(name: str, progress: Progress, *, rebuild: bool = False) -> str:
@@ -125,9 +125,9 @@ def _bootstrap(made: Recipe) -> None:
     with tempfile.TemporaryDirectory(prefix="slipway-image-", dir=_scratch()) as folder:
         tar = Path(folder) / "root.tar"
         done = run(mmdebstrap_argv(made, str(tar), mirrors, settings), check=False)
-        if done.returncode:
+        if done.code:
             raise LabError(
-                f"mmdebstrap could not make image {made.name}: {tail(done.stderr)}",
+                f"mmdebstrap could not make image {made.name}: {done.why}",
                 "Debian's archive within reach",
                 "check the network and apt's proxy, or name a mirror in SLIPWAY_DEBIAN_MIRROR",
             )
@@ -147,9 +147,9 @@ def _build_layer(made: Recipe) -> None:
             ["docker", "run", "--name", container, "--network", "bridge", parent.tag, "sh", "-c", layer_script(made)],
             check=False,
         )
-        if done.returncode:
+        if done.code:
             raise LabError(
-                f"apt could not make image {made.name}: {tail(done.stderr + done.stdout)}",
+                f"apt could not make image {made.name}: {done.why}",
                 "Debian's archive within reach of containers",
                 "check the network of this machine's containers",
             )
@@ -160,16 +160,15 @@ def _build_layer(made: Recipe) -> None:
 
 def built() -> list[dict[str, str]]:
     """The lab's images the engine has: ``name``, ``tag``, ``size``, and whether the recipe still makes that one."""
-    lines = output(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}\t{{.Size}}", "slipway-lab/*"]).splitlines()
+    lines = output(
+        ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}\t{{.Size}}", "slipway-lab/*"]
+    ).splitlines()
     found = []
     for line in lines:
         tag, size = line.split("\t")
         name, _, version = tag.removeprefix("slipway-lab/").partition(":")
         if version != SUITE:
-            try:
-                current = recipe(name).tag == tag
-            except LookupError:
-                current = False
+            current = name in recipes() and recipe(name).tag == tag
             found.append({"name": name, "tag": tag, "size": size, "current": "yes" if current else "no"})
     return found
 

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lab.model import SERVICES_HOST, Host, Lab, lab_root
 from slipway.errors import InputError
+
+from lab.model import SERVICES_HOST, Host, Lab, lab_root
 
 RUNG0_GROUPS = ("edge", "app", "db")
 """Where one host is everything: the groups of the playbooks it belongs to."""

@@ -6,16 +6,39 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from lab.model import LabError
 
-Completed = subprocess.CompletedProcess[bytes]
+
+@dataclass(frozen=True)
+class Completed:
+    """How a program ended: its exit code, and what it printed as bytes (``out``, ``err``) or text."""
+
+    code: int
+    out: bytes = b""
+    err: bytes = b""
+
+    @property
+    def stdout(self) -> str:
+        """Standard output as text."""
+        return self.out.decode(errors="replace")
+
+    @property
+    def stderr(self) -> str:
+        """Standard error as text."""
+        return self.err.decode(errors="replace")
+
+    @property
+    def why(self) -> str:
+        """The last lines it printed, on standard error if any, as one line for a message."""
+        return tail(self.stderr) or tail(self.stdout) or "it printed nothing"
 
 
 def run(
     argv: Sequence[str],
     *,
-    stdin: bytes | None = None,
+    stdin: bytes = b"",
     check: bool = True,
     timeout: float | None = None,
     env: Mapping[str, str] | None = None,
@@ -26,26 +49,20 @@ def run(
     or (with ``check``) ends with another code than 0; the message carries its last lines.
     """
     try:
-        done = subprocess.run(
-            list(argv),
-            input=stdin if stdin is not None else b"",
-            capture_output=True,
-            timeout=timeout,
-            env=env,
-            check=False,
-        )
+        raw = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout, env=env, check=False)
     except FileNotFoundError:
         raise LabError(f"The program {argv[0]} is not installed", remedy="run bin/setup") from None
     except subprocess.TimeoutExpired:
         raise LabError(f"'{brief(argv)}' did not end within {timeout:.0f} s") from None
-    if check and done.returncode:
-        raise LabError(f"'{brief(argv)}' ended with code {done.returncode}: {tail(done.stderr or done.stdout)}")
+    done = Completed(raw.returncode, raw.stdout, raw.stderr)
+    if check and done.code:
+        raise LabError(f"'{brief(argv)}' ended with code {done.code}: {done.why}")
     return done
 
 
 def output(argv: Sequence[str], *, timeout: float | None = None) -> str:
     """What ``argv`` prints, trimmed."""
-    return run(argv, timeout=timeout).stdout.decode(errors="replace").strip()
+    return run(argv, timeout=timeout).stdout.strip()
 
 
 def brief(argv: Sequence[str], width: int = 100) -> str:
@@ -54,10 +71,9 @@ def brief(argv: Sequence[str], width: int = 100) -> str:
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def tail(text: bytes, lines: int = 5) -> str:
+def tail(text: str, lines: int = 5) -> str:
     """The last lines of a program's output, joined into one."""
-    kept = [line.strip() for line in text.decode(errors="replace").splitlines() if line.strip()]
-    return " | ".join(kept[-lines:]) or "(it printed nothing)"
+    return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
 
 
 def installed(program: str) -> bool:

@@ -63,6 +63,8 @@ _CONTAINER = (  # no consoles, no kernel modules of its own
     "systemctl mask getty@tty1.service console-getty.service systemd-modules-load.service",
 )
 
+_QUIET = ("systemctl disable docker-registry.service",)  # started once it has its configuration
+
 
 def recipes() -> dict[str, Recipe]:
     """All recipes by name."""
@@ -72,7 +74,7 @@ def recipes() -> dict[str, Recipe]:
         for r in (
             bare,
             Recipe(name="rung0", parent="bare", packages=package_list("rung0"), setup=_UNBORN),
-            Recipe(name="services", parent="bare", packages=package_list("services"), setup=_UNBORN),
+            Recipe(name="services", parent="bare", packages=package_list("services"), setup=(*_QUIET, *_UNBORN)),
             Recipe(name="python", packages=package_list("python"), variant="minbase", host=False),
         )
     }
