@@ -132,7 +132,9 @@ def main(module: AnsibleModule) -> dict:
     try:
         transaction.stage()
         if params["guard"]:
-            guard.arm(params["guard"], result["changed_paths"], params["guard_restore"], params["guard_seconds"])
+            armed = guard.arm(params["guard"], result["changed_paths"], params["guard_restore"], params["guard_seconds"])
+            if armed.previous:
+                module.warn(armed.previous.sentence())
             guarded = True
         transaction.land()
         run_all(params["verify"], "Verification")
