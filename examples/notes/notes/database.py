@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -20,7 +20,8 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from .migrate import LEVEL
 from .settings import Settings
 
-RETRY_SECONDS = 8.0
+ANSWER_SECONDS = 15.0
+READY_SECONDS = 3.0
 Answer = TypeVar("Answer")
 Connection = psycopg.AsyncConnection
 Ask = Callable[[Connection, int], Awaitable[Answer]]
@@ -54,7 +55,7 @@ class Database:
             # Grows when needed: idle connections of many workers would only take places in the pooler.
             min_size=min(2, settings.pool_max),
             max_size=settings.pool_max,
-            timeout=RETRY_SECONDS,
+            timeout=ANSWER_SECONDS,
             kwargs={
                 "autocommit": True,
                 "connect_timeout": 5,
@@ -64,6 +65,8 @@ class Database:
             },
             open=False,
         )
+        self._probe: asyncio.Task[int] | None = None
+        self._abandoned: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Database:
         await self._pool.open(wait=False)
@@ -119,24 +122,46 @@ class Database:
 
         return await self._ask(ask)
 
-    async def readiness(self, timeout: float = 3.0) -> str | None:
+    async def readiness(self) -> str | None:
         """None when the database answers at the schema level this release needs, else why not."""
+        # One question at a time: while the database is away, every probe waits on the same connection.
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._level())
+        done, _ = await asyncio.wait({self._probe}, timeout=READY_SECONDS)
+        if not done:
+            return f"no answer from the database in {READY_SECONDS:g} s"
         try:
-            async with asyncio.timeout(timeout), self._pool.connection(timeout=timeout) as connection:
-                cursor = await connection.execute("SELECT max(level) FROM notes_migration")
-                row = await cursor.fetchone()
+            level = self._probe.result()
         except psycopg.errors.UndefinedTable:
             return f"schema is empty, level {LEVEL} is needed: run python -m notes.migrate"
-        except (TimeoutError, PoolTimeout):
-            return f"no answer from the database in {timeout:g} s"
         except psycopg.Error as error:
             return f"database error: {type(error).__name__}"
-        level = row[0] if row and row[0] is not None else 0
         # A higher level is fine: migrations only add, and an older release must be able to come back.
         return None if level >= LEVEL else f"schema is at level {level}, level {LEVEL} is needed"
 
+    async def _level(self) -> int:
+        async with self._pool.connection() as connection:
+            cursor = await connection.execute("SELECT coalesce(max(level), 0) FROM notes_migration")
+            row = await cursor.fetchone()
+            return int(row[0]) if row else 0
+
     async def _ask(self, ask: Ask[Answer]) -> Answer:
-        deadline = time.monotonic() + RETRY_SECONDS
+        # Not asyncio.timeout: cancelling a query waits for the server to confirm, and it may be the one that is gone.
+        task = asyncio.create_task(self._persist(ask))
+        done, _ = await asyncio.wait({task}, timeout=ANSWER_SECONDS)
+        if done:
+            return task.result()
+        self._abandoned.add(task)
+        task.add_done_callback(self._forget)
+        raise Unavailable(f"no answer in {ANSWER_SECONDS:g} s")
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._abandoned.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain: the visitor has been told already
+
+    async def _persist(self, ask: Ask[Answer]) -> Answer:
+        deadline = time.monotonic() + ANSWER_SECONDS
         attempt = 0
         while True:
             try:
