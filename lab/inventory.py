@@ -10,6 +10,7 @@ from typing import Any
 from slipway.errors import InputError
 
 from lab.model import SERVICES_HOST, Host, Lab, lab_root
+from lab.services import ACME_DIRECTORY
 
 RUNG0_GROUPS = ("edge", "app", "db")
 """Where one host is everything: the groups of the playbooks it belongs to."""
@@ -27,13 +28,23 @@ def parse_groups(texts: Iterable[str]) -> dict[str, list[str]]:
 
 
 def host_vars(lab: Lab, host: Host, user: str) -> dict[str, str]:
-    """How Ansible reaches ``host``."""
+    """How Ansible reaches ``host``; without ``user`` that is left to whoever connects."""
     return {
         "ansible_host": host.ip,
-        "ansible_user": user,
+        **({"ansible_user": user} if user else {}),
         "ansible_ssh_private_key_file": str(lab.key),
         "ansible_ssh_common_args": f'-o UserKnownHostsFile="{lab.known_hosts}" -o IdentitiesOnly=yes',
         "ansible_python_interpreter": "/usr/bin/python3",
+    }
+
+
+def lab_vars(lab: Lab, hosts: Iterable[Host]) -> dict[str, str]:
+    """Facts about the lab for its inventory's settings: folder, ACME directory and roots (empty without them)."""
+    acme = any(h.image == "services" and h.running for h in hosts)
+    return {
+        "lab_folder": str(lab.folder),
+        "lab_acme_directory": ACME_DIRECTORY if acme else "",
+        "lab_ca": str(lab.ca) if acme else "",
     }
 
 
@@ -43,11 +54,12 @@ def build(lab: Lab, hosts: Iterable[Host], groups: Mapping[str, list[str]], *, u
     Without ``groups``, every host but the services host is in all groups of rung 0. The services host is left out:
     it is part of the lab and not of the system under test.
     """
+    hosts = list(hosts)
     ours = [h for h in hosts if h.name != SERVICES_HOST]
     chosen = dict(groups) or {g: [h.name for h in ours] for g in RUNG0_GROUPS}
     return {
         "_meta": {"hostvars": {h.name: host_vars(lab, h, user) for h in ours}},
-        "all": {"hosts": [h.name for h in ours]},
+        "all": {"hosts": [h.name for h in ours], "vars": lab_vars(lab, hosts)},
         **{name: {"hosts": members} for name, members in chosen.items()},
     }
 
@@ -55,7 +67,7 @@ def build(lab: Lab, hosts: Iterable[Host], groups: Mapping[str, list[str]], *, u
 def as_yaml_tree(tree: Mapping[str, Any]) -> dict[str, Any]:
     """The same in the shape of an inventory file (JSON is YAML): ``all: {hosts: ..., children: ...}``."""
     children = {k: {"hosts": dict.fromkeys(v["hosts"])} for k, v in tree.items() if k not in ("_meta", "all")}
-    return {"all": {"hosts": tree["_meta"]["hostvars"], "children": children}}
+    return {"all": {"hosts": tree["_meta"]["hostvars"], "vars": tree["all"]["vars"], "children": children}}
 
 
 def lab_folders() -> set[str]:
