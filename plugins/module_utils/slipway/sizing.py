@@ -39,11 +39,12 @@ from .budget import (
     system_lines,
 )
 from .errors import InputError, SlipwayError, UnknownNameError
-from .sizing_apps import least_apps_mb, size_apps, with_workers
+from .sizing_apps import app_warnings, fair_workers, least_apps_mb, size_apps, with_workers
 from .sizing_bounds import CONNECTIONS_KEPT, override_warnings
 from .sizing_model import DEDICATED, SHARED, AppShape, AppSizing, HostShape, PgBouncerSizing, PostgresSizing, Sizing
 from .sizing_postgres import (
     WORK_MEM_LEAST_MB,
+    decide_clients,
     decide_memory,
     decide_pools,
     decide_settings,
@@ -139,19 +140,22 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
     ram = plan_ram_mb(host.ram_mb)
     parsed = parse_overrides(overrides, host.postgres_major)
     notes: list[str] = []
+    warnings: list[str] = []
     if ram != host.ram_mb:
         notes.append(f"{host.ram_mb} MB of RAM measured: taken as a plan of {ram} MB.")
 
     memory = decide_memory(host, ram, parsed)
-    pools = decide_pools(host, memory, parsed, notes) if host.pooler else None
-    active = pools.pool_size if pools else memory.connections
     apps = host.apps if host.role == SHARED else ()
-    lines = system_lines(ram, host.ram_mb) + _service_lines(host, pools)
+    lines = system_lines(ram, host.ram_mb) + _service_lines(host, decide_clients(ram, parsed))
     fixed = sum(line.mb for line in lines)
+    others = fixed + least_apps_mb(apps) + (redis_mb(REDIS_LEAST_MB) if host.redis else 0)
+    pools = None
+    if host.pooler:
+        pools = decide_pools(host, memory, parsed, others_mb=others, notes=notes, warnings=warnings)
+    active = pools.pool_size if pools else memory.connections
 
     rule = work_mem_rule_mb(memory, active)
-    redis_least = redis_mb(REDIS_LEAST_MB) if host.redis else 0
-    room = ram - fixed - memory.without_work_mem(active) - redis_least - least_apps_mb(apps)
+    room = ram - others - memory.without_work_mem(active)
     work_mem: float = rule
     if "work_mem" in parsed:
         number = parsed["work_mem"].number
@@ -186,6 +190,10 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
         left -= redis_mb(maxmemory)
     sized_apps = _apps(host, apps, ram=ram, left=left, pools=pools, connections=memory.connections, notes=notes)
     lines += _app_lines(sized_apps)
+    warnings += override_warnings(
+        parsed, host=host, plan_mb=ram, postgres=postgres, pgbouncer=pools, work_mem_rule_mb=rule
+    )
+    warnings += app_warnings(sized_apps, host.cores)
     return Sizing(
         host=host,
         plan_ram_mb=ram,
@@ -195,21 +203,17 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
         redis_maxmemory_mb=maxmemory,
         budget=Budget(ram, tuple(lines)),
         notes=tuple(notes),
-        warnings=tuple(
-            override_warnings(parsed, host=host, plan_mb=ram, postgres=postgres, pgbouncer=pools, work_mem_rule_mb=rule)
-        ),
+        warnings=tuple(warnings),
     )
 
 
-def _service_lines(host: HostShape, pools: PgBouncerSizing | None) -> list[Line]:
+def _service_lines(host: HostShape, clients: int) -> list[Line]:
     lines = []
     if host.role == SHARED:
         lines.append(Line("docker", "Docker engine", docker_mb(len(host.apps)), "dockerd, containerd, shims"))
         lines.append(Line("caddy", "Caddy", CADDY_MB))
-    if pools:
-        lines.append(
-            Line("pgbouncer", "PgBouncer", pgbouncer_mb(pools.max_client_conn), f"{pools.max_client_conn} clients")
-        )
+    if host.pooler:
+        lines.append(Line("pgbouncer", "PgBouncer", pgbouncer_mb(clients), f"{clients} clients"))
     return lines
 
 
@@ -223,15 +227,17 @@ def _apps(
     connections: int,
     notes: list[str],
 ) -> tuple[AppSizing, ...]:
-    with_counts = with_workers(apps, host.cores, left)
-    share = max(1, -(-host.cores // len(apps))) if apps else 1
-    for before, after in zip(apps, with_counts, strict=True):
-        if before.workers is None and after.workers != share:
-            notes.append(f"App {after.name}: {after.workers} instead of {share} workers, as memory carries no more.")
     if pools:
         admitted = pools.max_client_conn - pools.session_pool_size - CONNECTIONS_KEPT
     else:
         admitted = connections - CONNECTIONS_KEPT
+    with_counts = with_workers(apps, cores=host.cores, left_mb=left, admitted=admitted)
+    share = fair_workers(len(apps), host.cores)
+    for before, after in zip(apps, with_counts, strict=True):
+        if before.workers is None and after.workers != share:
+            notes.append(
+                f"App {after.name}: {after.workers} instead of {share} workers, as memory or connections carry no more."
+            )
     return size_apps(with_counts, ram_mb=ram, cores=host.cores, left_mb=left, admitted=admitted, pools=pools)
 
 

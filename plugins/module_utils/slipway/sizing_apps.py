@@ -15,6 +15,8 @@ from .sizing_model import AppShape, AppSizing, PgBouncerSizing
 
 FIRST_WORKER_MB, NEXT_WORKER_MB = 128, 96
 """Least memory limit an app may get by the rule: for its first worker, and for each further one."""
+CLIENTS_LEAST = 3
+"""Client connections that a worker should have at least, in each of its two colours."""
 BASE_CAP_MB, WORKER_CAP_MB = 128, 512
 """Largest memory limit by the rule: the rest is worth more as page cache."""
 
@@ -33,22 +35,33 @@ def _least(apps: list[AppShape]) -> int:
     return switch_mb([app.memory_mb or least_memory_mb(app.workers or 1) for app in apps])
 
 
-def with_workers(apps: tuple[AppShape, ...], cores: int, left_mb: int) -> tuple[AppShape, ...]:
-    """Every app with its worker count: the cores shared out, fewer where ``left_mb`` does not carry them.
+def with_workers(apps: tuple[AppShape, ...], *, cores: int, left_mb: int, admitted: int) -> tuple[AppShape, ...]:
+    """Every app with its worker count: the cores shared out, fewer where memory or client connections do not carry them.
 
-    Workers the user gave stay as they are.
+    ``left_mb`` is the memory for all apps, ``admitted`` the client connections. Workers the user gave stay as they are.
     """
-    share = max(1, -(-cores // len(apps))) if apps else 1
+    share = fair_workers(len(apps), cores)
     result = [app if app.workers else replace(app, workers=share) for app in apps]
     by_rule = [i for i, app in enumerate(apps) if app.workers is None]
-    while _least(result) > left_mb:
-        # Only workers that cost memory are worth taking away: not those of an app with a limit of its own.
-        candidates = [i for i in by_rule if (result[i].workers or 1) > 1 and result[i].memory_mb is None]
+    while True:
+        # Only workers that cost what is short are worth taking away.
+        short_of_memory = _least(result) > left_mb
+        short_of_clients = 2 * CLIENTS_LEAST * sum(app.workers or 1 for app in result if app.database) > admitted
+        candidates = [
+            i
+            for i in by_rule
+            if (result[i].workers or 1) > 1
+            and ((short_of_memory and result[i].memory_mb is None) or (short_of_clients and result[i].database))
+        ]
         if not candidates:
-            break
+            return tuple(result)
         largest = max(candidates, key=lambda i: result[i].workers or 1)
         result[largest] = replace(result[largest], workers=(result[largest].workers or 1) - 1)
-    return tuple(result)
+
+
+def fair_workers(apps: int, cores: int) -> int:
+    """Workers of each app by the rule, before memory is looked at: the cores shared out, rounded up."""
+    return max(1, -(-cores // apps)) if apps else 1
 
 
 def least_apps_mb(apps: tuple[AppShape, ...]) -> int:

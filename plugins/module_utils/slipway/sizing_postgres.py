@@ -68,9 +68,26 @@ def decide_memory(host: HostShape, ram: int, overrides: Mapping[str, Value]) -> 
     )
 
 
-def decide_pools(host: HostShape, memory: Memory, overrides: Mapping[str, Value], notes: list[str]) -> PgBouncerSizing:
-    """PgBouncer's pools: by cores, yet no more than Postgres' share of RAM (at 4 MB of work_mem each) and max_connections carry.
+def decide_clients(ram: int, overrides: Mapping[str, Value]) -> int:
+    """Clients that PgBouncer admits: 500 up to 2 GB, 1000 up to 4 GB, 2000 above."""
+    if "max_client_conn" in overrides:
+        return int(overrides["max_client_conn"].number)
+    return 500 if ram <= 2048 else 1000 if ram <= 4096 else 2000
 
+
+def decide_pools(
+    host: HostShape,
+    memory: Memory,
+    overrides: Mapping[str, Value],
+    *,
+    others_mb: int,
+    notes: list[str],
+    warnings: list[str],
+) -> PgBouncerSizing:
+    """PgBouncer's pools: by cores, yet no more than Postgres' share of RAM, what the other services leave (``others_mb`` is
+    the least they need), and max_connections carry, at 4 MB of work_mem each.
+
+    What it must be lowered for goes into ``notes``, or ``warnings`` where the user's own max_connections is the reason.
     The user's memory figures leave the pool alone: it follows from the host. Every app with a database gets one connection at least.
     """
     users = max(1, sum(app.database for app in host.apps) if host.role == SHARED else 1)
@@ -78,21 +95,30 @@ def decide_pools(host: HostShape, memory: Memory, overrides: Mapping[str, Value]
     least = max(POOL_LEAST, users)
     pool = max(rule, least)
     by_rule = decide_memory(host, memory.ram, {})
-    while pool > least and by_rule.left(pool) < 3 * WORK_MEM_LEAST_MB * pool:
+    room = memory.ram - others_mb
+    while (
+        pool > least and min(by_rule.left(pool), room - by_rule.without_work_mem(pool)) < 3 * WORK_MEM_LEAST_MB * pool
+    ):
         pool -= 1
     by_memory = pool
     pool = min(pool, max(1, memory.connections - CONNECTIONS_KEPT - users))
     if "pool_size" in overrides:
         pool = int(overrides["pool_size"].number)
     elif pool < rule:
-        reason = f"{memory.ram} MB of RAM" if pool == by_memory else f"max_connections {memory.connections}"
-        notes.append(f"Pool of {pool} connections instead of {rule} by cores: {reason} carries no more.")
+        instead = f"{pool} connections instead of {rule}"
+        if pool < by_memory and memory.connections < by_rule.connections:
+            warnings.append(
+                f"max_connections is {memory.connections}, below what the pool needs: it shrinks to {instead}, "
+                f"as {CONNECTIONS_KEPT} are kept for administration."
+            )
+        else:
+            reason = f"{memory.ram} MB of RAM" if pool == by_memory else f"max_connections {memory.connections}"
+            notes.append(f"Pool of {instead} by cores: {reason} carries no more.")
     session = max(1, min(pool, memory.connections - CONNECTIONS_KEPT - pool))
-    clients = 500 if memory.ram <= 2048 else 1000 if memory.ram <= 4096 else 2000
     return PgBouncerSizing(
         pool_size=pool,
         session_pool_size=int(overrides["session_pool_size"].number) if "session_pool_size" in overrides else session,
-        max_client_conn=int(overrides["max_client_conn"].number) if "max_client_conn" in overrides else clients,
+        max_client_conn=decide_clients(memory.ram, overrides),
     )
 
 

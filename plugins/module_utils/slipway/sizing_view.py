@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .sizing_model import Sizing
 
 WIDTH = 96
-NAME_WIDTH, MB_WIDTH, BAR_WIDTH = 35, 6, 16
+NAME_WIDTH, MB_WIDTH, BAR_WIDTH = 35, 6, 12
 SHOWN = (
     ("shared_buffers", "effective_cache_size", "work_mem", "maintenance_work_mem", "max_connections"),
     ("max_wal_size", "max_slot_wal_keep_size", "autovacuum_max_workers", "autovacuum_work_mem"),
