@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fab sizing``: the sizing of a live host, or of one that is only thought of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from slipway.errors import InputError
+from slipway.sizing import Sizing, render_budget, size_from_facts
+
+from . import hosts
+from .remote import look
+
+
+def show(
+    inventory: str, *, ram: int = 0, cores: int = 0, disk_gb: int = 40, dedicated: bool = False, as_json: bool = False
+) -> str:
+    """The budget as text or JSON. ``ram`` in MB and ``cores`` describe a host that need not exist.
+
+    Without them the inventory's database host is measured. Raises SlipwayError: too small, unreachable, no inventory.
+    """
+    role = "dedicated" if dedicated else "shared"
+    fleet = _fleet(inventory, needed=not ram)
+    apps: list[Mapping[str, Any]] = list(fleet.apps) if fleet else []
+    if ram or cores:
+        if ram < 1 or cores < 1 or disk_gb < 1:
+            raise InputError(
+                "A host that is only thought of needs its RAM and its cores",
+                "--ram in MB and --cores",
+                "such as: fab sizing --ram 4096 --cores 2",
+            )
+        facts: dict[str, Any] = {"ram_mb": ram, "cores": cores, "disk_total_mb": disk_gb * 1024}
+        apps = apps or [{"name": "app"}]
+    else:
+        assert fleet is not None  # noqa: S101  (_fleet raises otherwise)
+        facts = look(fleet.host(group="db"), [], "system")["system"]
+    sizing = size_from_facts(
+        facts, role=role, apps=[] if dedicated else apps, overrides=fleet.overrides if fleet else None
+    )
+    return json.dumps(sizing.to_dict(), indent=2) if as_json else text_of(sizing)
+
+
+def _fleet(inventory: str, *, needed: bool) -> hosts.Fleet | None:
+    """The inventory's hosts and apps; None where none is needed and none was named or can be chosen."""
+    try:
+        return hosts.read_fleet(hosts.choose_inventory(inventory))
+    except InputError:
+        if needed or inventory:
+            raise
+        return None
+
+
+def text_of(sizing: Sizing) -> str:
+    """The library's own view."""
+    return render_budget(sizing)
