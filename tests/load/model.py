@@ -10,6 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+# Requests a few milliseconds apart may reach the server in another order: within this time of a switch, an answer
+# from the release before it is no switch back.
+SETTLE_SECONDS = 0.5
+
 
 class Failure(Exception):
     """A request that did not get its answer. ``kind`` is one word for counting, ``detail`` for people.
@@ -72,6 +76,14 @@ class Socket:
         return self.closed - self.opened
 
 
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """From ``at`` on (epoch seconds of the request's start) answers came from ``release``; the first one counts too."""
+
+    at: float
+    release: str
+
+
 @dataclass(slots=True)
 class Second:
     """One second of the run: counts by scheduled start, worst latency in ms."""
@@ -99,8 +111,7 @@ class Report:
     acknowledged: list[str] = field(default_factory=list)
     unacknowledged: list[str] = field(default_factory=list)
     releases: dict[str, int] = field(default_factory=dict)
-    first_seen: dict[str, float] = field(default_factory=dict)
-    last_seen: dict[str, float] = field(default_factory=dict)
+    switches: list[Switch] = field(default_factory=list)
     slow: list[SlowRequest] = field(default_factory=list)
     sockets: list[Socket] = field(default_factory=list)
     timeline: dict[int, Second] = field(default_factory=dict)
@@ -124,6 +135,13 @@ class Report:
             and not self.slow_failed
             and not any(one.ended_by == "failure" for one in self.sockets)
         )
+
+    def saw(self, request_at: float, release: str) -> None:
+        """Note which release answered the request that started then."""
+        self.releases[release] = self.releases.get(release, 0) + 1
+        last = self.switches[-1] if self.switches else None
+        if last is None or (release != last.release and request_at > last.at + SETTLE_SECONDS):
+            self.switches.append(Switch(request_at, release))
 
     def percentile(self, share: float) -> float:
         """Latency in ms below which ``share`` (0 to 1) of the answered requests stayed; NaN when there were none."""
@@ -163,6 +181,7 @@ class Report:
             "posts_acknowledged": len(self.acknowledged),
             "posts_unacknowledged": len(self.unacknowledged),
             "releases": self.releases,
+            "switches": max(0, len(self.switches) - 1),
             "slow": {"completed": len(self.slow) - len(self.slow_failed), "failed": len(self.slow_failed)},
             "websockets": [
                 {"seconds": round(one.seconds, 1), "ticks": one.ticks, "release": one.release, "ended_by": one.ended_by}
@@ -183,6 +202,7 @@ class Report:
         data["failed"] = [Failed(**one) for one in data["failed"]]
         data["slow"] = [SlowRequest(**one) for one in data["slow"]]
         data["sockets"] = [Socket(**one) for one in data["sockets"]]
+        data["switches"] = [Switch(**one) for one in data["switches"]]
         data["timeline"] = {int(at): Second(**one) for at, one in data["timeline"].items()}
         return cls(**data)
 

@@ -177,10 +177,7 @@ class Load:
             if found != request.note:
                 raise Failure("wrong_answer", f"note {found} instead of {request.note}")
         if release := response.headers.get("x-release"):
-            now = time.time()
-            self.report.releases[release] = self.report.releases.get(release, 0) + 1
-            self.report.first_seen.setdefault(release, now)
-            self.report.last_seen[release] = now
+            self.report.saw(request.at, release)
 
     def _failed(self, client: Any, request: _Request, failure: Failure) -> None:
         self.report.failed.append(

@@ -292,6 +292,14 @@ def test_the_ledger_is_read_back_as_psql_prints_it() -> None:
         ledger_query("x' OR '1")
 
 
+def test_switches_are_told_from_answers_that_overtook_each_other() -> None:
+    report = Report(ledger="0" * 8)
+    for at, release in ((1.0, "r1"), (2.0, "r2"), (1.9, "r1"), (2.1, "r1"), (2.2, "r2"), (30.0, "r1"), (31.0, "r1")):
+        report.saw(at, release)
+    assert [(one.at, one.release) for one in report.switches] == [(1.0, "r1"), (2.0, "r2"), (30.0, "r1")]
+    assert report.releases == {"r1": 5, "r2": 2}
+
+
 def test_failures_keep_what_a_person_needs() -> None:
     report, _ = run_http1(only(20, "error"))
     failed = report.failed[0]
