@@ -90,7 +90,7 @@ def resolve(
         if not present:
             continue
         if app.get("domains"):
-            result["sites"].append(_site(app, mine))
+            result["sites"].append(_site(app, mine, network))
         if _has_database(app):
             result["databases"].append(_database(app, numbers, password))
     return result
@@ -152,11 +152,13 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _site(app: Mapping[str, Any], mine: Ports) -> dict[str, Any]:
+def _site(app: Mapping[str, Any], mine: Ports, network: Network) -> dict[str, Any]:
     site = {key: app[key] for key in (*SITE_KEYS, "drain_seconds") if key in app}
     if "caddy_snippet" in site:
         site["snippet"] = site.pop("caddy_snippet")
-    return {**site, "name": str(app["name"]), "domains": list(app["domains"]), "upstream_port": mine.stable}
+    # The stable port is on the app network's own address, not on loopback: see switch.py.
+    upstream = {"upstream_address": network.gateway, "upstream_port": mine.stable}
+    return {**site, "name": str(app["name"]), "domains": list(app["domains"]), **upstream}
 
 
 def _database(app: Mapping[str, Any], numbers: Mapping[str, Any], password: str) -> dict[str, Any]:
