@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``slipway`` command on a server: what a person, ``fab`` and the systemd units call."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from . import __version__, appctl, lock
+from .appstate import Record
+from .colours import Interrupted
+from .deploy import Engine
+from .errors import SlipwayError
+from .journal import JOURNAL, tail
+from .releases import STATES, Store
+from .switch import Switch
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="slipway", description="Slipway's agent on this server.")
+    parser.add_argument("--version", action="version", version=f"slipway {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    app = commands.add_parser("app", help="the applications of this server").add_subparsers(dest="verb", required=True)
+    for verb, text in {
+        "deploy": "deploy what the last playbook laid down, and follow it",
+        "rollback": "go back to the previous good release, or to --release",
+        "status": "what serves, and how it is",
+        "releases": "the releases that are kept",
+        "recover": "finish or undo what a crash cut off (all apps when none is named)",
+        "run": "the engine itself: started by slipway-deploy@APP.service",
+        "switch": "make the switch what the state says (started at boot)",
+    }.items():
+        one = app.add_parser(verb, help=text, description=text)
+        if verb in ("deploy", "rollback", "run", "releases"):
+            one.add_argument("app")
+        if verb in ("status", "recover"):
+            one.add_argument("app", nargs="?", default="")
+        if verb in ("deploy", "rollback"):
+            one.add_argument("--operator", default="", help="who asks (default: the login behind sudo)")
+        if verb == "deploy":
+            one.add_argument("--force", action="store_true", help="also when exactly this serves already")
+        if verb == "rollback":
+            one.add_argument("--release", default="", help="the release to go back to")
+        if verb in ("status", "releases"):
+            one.add_argument("--json", action="store_true", help="for programs")
+    status = commands.add_parser("status", help="everything that can be seen of this server")
+    status.add_argument("--json", action="store_true", help="for programs")
+    journal = commands.add_parser("journal", help="who did what, newest last")
+    journal.add_argument("--lines", type=int, default=20)
+    return parser
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted
+
+
+def _names(name: str) -> list[str]:
+    """The app named, or all that were ever asked for on this host."""
+    return [name] if name else sorted({path.parent.name for path in STATES.glob("*/state.json")})
+
+
+def _run(name: str) -> int:
+    signal.signal(signal.SIGTERM, _stop)
+    # A recovery of another app, or a starter asking whether the lock is free, may hold it for an instant.
+    for attempt in range(3):
+        try:
+            record = Engine(Store(name), say=_say).run()
+        except lock.BusyError:
+            if attempt == 2:
+                raise
+            time.sleep(0.5)
+        else:
+            return 0 if record is None or record.result in ("succeeded", "superseded") else 1
+    return 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _follow(name: str, request: str) -> int:
+    shown = 0
+    while True:
+        record = appctl.wait(Store(name), request, phases=shown + 1)
+        for phase in record.phases[shown:]:
+            _say(f"  {phase.name:<16} {phase.status:<8} {phase.detail}")
+        shown = len(record.phases)
+        if record.over:
+            return _verdict(record)
+
+
+def _verdict(record: Record) -> int:
+    if record.result in ("succeeded", "superseded"):
+        _say(f"{record.release} serves.")
+        return 0
+    raise appctl.failure(record)
+
+
+def _app(arguments: argparse.Namespace) -> int:
+    verb = arguments.verb
+    if verb == "run":
+        return _run(arguments.app)
+    if verb == "switch":
+        switch = Switch()
+        with switch.guarded():
+            switch.apply(Store("").routes())
+        return 0
+    if verb == "recover":
+        for name in _names(arguments.app):
+            if appctl.unfinished(Store(name)):
+                appctl.start_unit(name)
+        return 0
+    if verb in ("deploy", "rollback"):
+        operator = arguments.operator or appctl.login()
+        request, _ = appctl.ask(
+            Store(arguments.app), verb, operator, release=getattr(arguments, "release", ""),
+            force=getattr(arguments, "force", False),
+        )  # fmt: skip
+        return _follow(arguments.app, request)
+    found = [appctl.status(Store(name)) for name in _names(arguments.app)]
+    if verb == "releases":
+        return _releases(found[0]["releases"], arguments.json)
+    if arguments.json:
+        _say(json.dumps({"apps": found}, indent=1))
+    else:
+        for item in found:
+            _say(appctl.line(item))
+    return 0
+
+
+def _releases(found: list[dict[str, Any]], as_json: bool) -> int:
+    if as_json:
+        _say(json.dumps({"releases": found}, indent=1))
+        return 0
+    for item in found:
+        mark = "*" if item["serving"] else " "
+        _say(f"{mark} {item['id']}  {item['image']}  {'good' if item['good'] else '-'}  by {item['operator']}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; its exit code. One message on stderr when something is wrong, never a traceback."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "app":
+            return _app(arguments)
+        if arguments.command == "journal":
+            for entry in tail(JOURNAL, arguments.lines):
+                _say(json.dumps(entry))
+            return 0
+        found = [appctl.status(Store(name)) for name in _names("")]
+        if arguments.json:
+            _say(json.dumps({"version": __version__, "apps": found, "journal": tail(JOURNAL, 5)}, indent=1))
+        else:
+            for item in found:
+                _say(appctl.line(item))
+    except SlipwayError as error:
+        print(f"slipway: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"slipway: {error.filename} cannot be read. To mend it: run it as root (sudo slipway ...).", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("slipway: stopped looking; the deploy goes on (slipway app status).", file=sys.stderr)
+        return 130
+    return 0
