@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PgBouncer on this host: that apps can log in through it, and that it runs with what its files say.
+
+Needs psycopg 3 (Debian: python3-psycopg), imported where used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import pgserver
+from .errors import SlipwayError
+from .pgobjects import SESSION_SUFFIX
+
+RUNTIME = "/run/pgbouncer"
+CONSOLE = "pgbouncer"
+LOGIN_SECONDS = 15.0
+
+
+class PoolerError(SlipwayError):
+    """The pooler does not run, runs with other settings, or does not let an app in."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """An app as it logs in."""
+
+    database: str
+    user: str
+    password: str = field(repr=False)
+
+
+def console(port: int, socket_dir: str = RUNTIME) -> Any:
+    """A connection to the admin console, as the pooler's own system user. Raises ServerError."""
+    return pgserver.connect(CONSOLE, port=port, user=CONSOLE, socket_dir=socket_dir, options=None)
+
+
+def running_settings(connection: Any) -> dict[str, str]:
+    """``SHOW CONFIG``: name -> value."""
+    return {row[0]: str(row[1] if row[1] is not None else "") for row in pgserver.rows(connection, "SHOW CONFIG")}
+
+
+def differing(wished: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
+    """The settings that run otherwise than written, as sentences."""
+    found = []
+    for name, value in sorted(wished.items()):
+        there = running.get(name)
+        if there is None:
+            found.append(f"{name} is unknown to this PgBouncer")
+        elif not _same(value, there):
+            found.append(f"{name} is '{there}', expected '{value}'")
+    return found
+
+
+def _same(wished: str, running: str) -> bool:
+    """Numbers by value, protocols by what 'secure' stands for, everything else by text."""
+    if wished == running:
+        return True
+    try:
+        return float(wished) == float(running)
+    except ValueError:
+        return {wished, running} == {"secure", "tlsv1.2,tlsv1.3"}
+
+
+def log_in(client: Client, host: str, port: int, *, session: bool) -> None:
+    """Log in as the app does and run a prepared statement twice. Raises PoolerError; the password is in no message."""
+    import psycopg
+
+    entry = client.database + (SESSION_SUFFIX if session else "")
+    try:
+        with psycopg.connect(
+            host=host, port=port, dbname=entry, user=client.user, password=client.password, autocommit=True,
+            connect_timeout=10, application_name="slipway",
+        ) as connection:  # fmt: skip
+            for _ in range(2):
+                row = connection.execute("SELECT current_user::text, current_database()::text", prepare=True).fetchone()
+            if row != (client.user, client.database):
+                raise PoolerError(f"The entry {entry} leads to {row}", f"user {client.user} in database {client.database}")
+    except psycopg.Error as error:
+        lines = str(error).strip().splitlines()
+        raise PoolerError(
+            f"App role {client.user} cannot use database {entry} through PgBouncer at {host}:{port}: {lines[-1] if lines else 'no reason given'}",
+            "a login with the password from the vault",
+            "look at 'journalctl -u pgbouncer' and 'systemctl status postgresql@*' on the host, then run the playbook again",
+        ) from error
+
+
+def prove(clients: Iterable[Client], *, port: int, listen: Iterable[str], settings: Mapping[str, str], socket_dir: str = RUNTIME) -> list[str]:
+    """Everything that can be said of a running pooler; the addresses it listens on. Raises PoolerError or ServerError."""
+    addresses = list(listen)
+    until = time.monotonic() + LOGIN_SECONDS
+    while True:
+        # Right after a start or a reload the pooler may not be there yet, or not have read everything.
+        try:
+            with console(port, socket_dir) as connection:
+                left = differing(settings, running_settings(connection))
+            if left:
+                raise PoolerError(f"PgBouncer runs with other settings than it was given: {'; '.join(left)}", "the values of its files", "see 'journalctl -u pgbouncer'")
+            found = pgserver.check_listening(port, addresses, "PgBouncer")
+            for client in clients:
+                log_in(client, addresses[0], port, session=False)
+                log_in(client, addresses[0], port, session=True)
+        except SlipwayError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.3)
+        else:
+            return found
