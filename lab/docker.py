@@ -119,8 +119,8 @@ class DockerDriver:
         """Make and start a host; returns once its sshd can be reached."""
         engine = self._engine
         tag = images.ensure(spec.image, progress)
-        keys.ensure_lab_key(lab)
         with keys.locked(lab.folder / "lock"):
+            keys.ensure_lab_key(lab)
             four, six = self._network(lab)
             there = self.hosts(lab)
             address = next_address(four, (h.ip for h in there))

@@ -174,7 +174,9 @@ def built() -> list[dict[str, str]]:
 
 
 def remove_all() -> list[str]:
-    """Remove every image of the lab; returns the tags removed."""
+    """Remove every image of the lab, and its lock files; returns the tags removed."""
+    for lock in lab_root().glob("image-*.lock"):
+        lock.unlink()
     tags = output(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "slipway-lab/*"]).splitlines()
     if tags:
         run(["docker", "rmi", "--force", *tags])

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bin/demo: from a bare lab VPS to the example application over HTTPS, with proof.
+
+Run again it finds what is there, changes nothing, and checks once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway.errors import SlipwayError
+
+from lab import checks, cli, images, services, ui
+from lab.driver import Driver, get_driver
+from lab.model import DOMAIN, REPO, SERVICES_HOST, HostSpec, Lab, LabError
+from lab.recipes import recipe
+from lab.stages import PlaybookRun, Stages, clock, play
+from lab.summary import Result, render
+
+LAB = "demo"
+HOST = "web1"
+ADMIN = "ops"
+SITE = f"notes.{DOMAIN}"
+_SITE_PLAYBOOK = "playbooks/site.yml"
+_VERSIONS = r"""
+. /etc/os-release; echo "system|$PRETTY_NAME"
+for p in caddy postgresql-17 pgbouncer docker.io; do dpkg-query -W -f '${Package}|${Version}\n' $p 2>/dev/null || true; done
+docker ps --format 'container|{{.Names}} ({{.Status}})' 2>/dev/null || true
+"""
+_TITLES = {
+    "system": "System",
+    "caddy": "Caddy",
+    "postgresql-17": "PostgreSQL",
+    "pgbouncer": "PgBouncer",
+    "docker.io": "Docker",
+    "container": "Application",
+}
+
+
+def playbook_environment(lab: Lab) -> dict[str, str]:
+    """The environment ansible-playbook gets: the project's settings, this lab's hosts, no colours in the log."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ANSIBLE_", "SLIPWAY_LAB"))}
+    if "SLIPWAY_LAB_DIR" in os.environ:
+        kept["SLIPWAY_LAB_DIR"] = os.environ["SLIPWAY_LAB_DIR"]
+    return {
+        **kept,
+        "PATH": f"{REPO / '.venv' / 'bin'}{os.pathsep}{kept.get('PATH', '')}",
+        "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"),
+        "ANSIBLE_FORCE_COLOR": "0",
+        "ANSIBLE_NOCOLOR": "1",
+        "PYTHONUNBUFFERED": "1",
+        "SLIPWAY_LAB": lab.name,
+    }
+
+
+def what_runs(listing: str) -> list[tuple[str, str]]:
+    """The lines ``key|detail`` of the look at the server, as names and short versions."""
+    found = []
+    for line in listing.splitlines():
+        key, _, detail = line.partition("|")
+        if key in _TITLES and detail:
+            version = detail if key in ("system", "container") else re.split(r"[-+~]", detail)[0]
+            found.append((_TITLES[key], version))
+    return found
+
+
+def last_error(log: Path, lines: int = 12) -> str:
+    """What a person needs to see of a failed playbook's log: from the first error on, or its end."""
+    text = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    first = next(
+        (n for n, line in enumerate(text) if line.startswith(("[ERROR]", "fatal:", "ERROR!"))), len(text) - lines
+    )
+    return "\n".join(text[max(first, 0) :][:lines])
+
+
+def run_site(lab: Lab, stages: Stages) -> tuple[PlaybookRun, Path]:
+    """Converge the lab's host; raises :class:`LabError` with the playbook's own message where it fails."""
+    log = lab.folder / "site.log"
+    ansible = REPO / ".venv" / "bin" / "ansible-playbook"
+    argv = [str(ansible), "-i", "inventories/lab", _SITE_PLAYBOOK]
+    with stages.stage("Configure it: hardening to HTTPS (site.yml)") as stage:
+        done = play(argv, cwd=REPO, log=log, env=playbook_environment(lab), stages=stages)
+        stage.outcome = f"{done.ok} tasks, {done.changed} changed"
+        if done.code:
+            raise LabError(
+                f"{_SITE_PLAYBOOK} ended with code {done.code}:\n{last_error(log)}\n", "", f"see the whole log in {log}"
+            )
+    return done, log
+
+
+def demo(driver: Driver, stages: Stages) -> Result:
+    """The whole demo on the lab ``demo``; raises :class:`SlipwayError` where a stage fails."""
+    lab = Lab(LAB)
+    with stages.stage("Build the lab's images") as stage:
+        built = [name for name in ("bare", "services", "python") if not images.exists(recipe(name).tag)]
+        for name in ("bare", "services", "python"):
+            images.ensure(name, stages.detail)
+        stage.outcome = f"{', '.join(built)} from Debian's archive" if built else "all there"
+    with stages.stage("Start a bare VPS and a second host") as stage:
+        there = {h.name for h in driver.hosts(lab)}
+        specs = [HostSpec(name=HOST, image="bare", ram_mb=2048, cores=2, aliases=(SITE,)), services.spec()]
+        cli.up(driver, lab, specs, stages.detail)
+        host, acme = cli.find(driver, lab, [HOST, SERVICES_HOST])
+        stage.outcome = f"{host.ip}, {host.ram_mb} MB, {host.cores} cores" + (
+            ", there already" if HOST in there else ""
+        )
+    done, log = run_site(lab, stages)
+    with stages.stage("Prove it from outside") as stage:
+        subject = checks.Subject(driver, lab, host, acme, SITE, lab.ca)
+        found = checks.all_checks(subject, ADMIN, stages.detail)
+        stage.outcome = f"{sum(c.good is True for c in found)} of {len(found)} checks passed"
+    return Result(
+        lab=lab.name,
+        url=f"https://{SITE}/",
+        ip=host.ip,
+        ca=relative(lab.ca),
+        admin=ADMIN,
+        services=what_runs(driver.exec(host, ["sh", "-c", _VERSIONS]).stdout),
+        checks=found,
+        stages=stages.done,
+        changed=done.changed,
+        log=relative(log),
+    )
+
+
+def relative(path: Path) -> str:
+    """``path`` as seen from the checkout, where a user stands."""
+    return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else str(path)
+
+
+def take_down(driver: Driver, *, with_images: bool) -> None:
+    """Remove every trace of the demo; with ``with_images`` the lab's images too."""
+    say = ui.Narrator()
+    cli.down(driver, Lab(LAB), say)
+    if with_images:
+        others = {h.lab for h in driver.hosts(None)}
+        if others:
+            raise LabError(f"The images stay: labs {', '.join(sorted(others))} use them", remedy="bin/lab down --all")
+        for tag in images.remove_all():
+            say(f"image {tag} is gone")
+    say(
+        "nothing of the demo is left"
+        + ("" if with_images else " but the images, which make the next one quick (--all removes them)")
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bin/demo", description=__doc__)
+    parser.add_argument("--down", action="store_true", help="remove every trace of the demo")
+    parser.add_argument("--all", action="store_true", help="with --down: the lab's images too")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; exit code 0 where everything was proved, 1 on an error or a failed check, 130 on Ctrl-C."""
+    args = _parser().parse_args(argv)
+    stages = Stages()
+    try:
+        driver = get_driver()
+        if args.down:
+            take_down(driver, with_images=args.all)
+            return 0
+        result = demo(driver, stages)
+    except SlipwayError as error:
+        print(f"\nbin/demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        total = clock(sum(s.seconds for s in stages.done))
+        print(
+            f"\nbin/demo: stopped after {total}. Run it again to go on, or bin/demo --down to clean up.",
+            file=sys.stderr,
+        )
+        return 130
+    if args.json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        print(render(result, colour=ui.colourful(sys.stdout)))
+    return 0 if result.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
