@@ -26,7 +26,7 @@ class Endpoint:
     name: str
     address: str
     port: int = 22
-    users: tuple[str, ...] = (DEFAULT_USER, "root")
+    users: tuple[str, ...] = (DEFAULT_USER,)
     keys: tuple[str, ...] = ()
     known_hosts: tuple[str, ...] = ()
     jump: str = ""
@@ -35,7 +35,16 @@ class Endpoint:
 
     def ssh_argv(self, command: Sequence[str] = (), *, terminal: bool = False, user: str = "") -> list[str]:
         """The ``ssh`` command line of a person who goes there; ``command`` is quoted for the shell over there."""
-        argv = ["ssh", *self.ssh_args, "-p", str(self.port), "-l", user or self.users[0]]
+        argv = [
+            "ssh",
+            *self.ssh_args,
+            "-o",
+            "PreferredAuthentications=publickey",
+            "-p",
+            str(self.port),
+            "-l",
+            user or self.users[0],
+        ]
         for key in self.keys:
             argv += ["-i", key]
         if terminal:
@@ -174,7 +183,8 @@ def endpoint(variables: Mapping[str, Any]) -> Endpoint:
     ]
     options = parse_options(words)
     admin = str(variables.get("slipway_admin_user") or DEFAULT_USER)
-    users = dict.fromkeys([admin, str(variables.get("ansible_user") or "root"), "root"])
+    # One more try at most, and only where the inventory says so: every failed login counts towards a ban.
+    users = dict.fromkeys([admin, str(variables.get("ansible_user") or admin)])
     key = variables.get("ansible_ssh_private_key_file")
     keys = [str(Path(str(key)).expanduser())] if key else []
     keys += [str(Path(path).expanduser()) for path in options.get("identityfile", [])]

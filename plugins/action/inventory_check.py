@@ -78,6 +78,7 @@ class ActionModule(ActionBase):
         groups["ungrouped"] = [name for name in groups.get("ungrouped", []) if name not in ("localhost",)]
         yield from rules.check_groups(groups, as_words(first.get("slipway_extra_groups")))
         words = as_words(first.get("slipway_extra_variables"))
+        words += ["lab_*"] if first.get("slipway_environment") == "lab" else []  # what bin/lab tells of itself
         known = role_variables()
         yield from rules.check_names(files, known, words)
         named = rules.Source("the command line (-e)", tuple(extra))
