@@ -31,7 +31,7 @@ class Settings:
     concurrency: int = 100
     pool_size: int = 10
     pool_overflow: int = 20
-    grace_seconds: int = 30
+    grace_seconds: int = 15
     release: str = "dev"
     colour: str = "none"
     log_level: str = "info"
@@ -60,9 +60,9 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         concurrency=_integer(env, "CONCURRENCY", 100, 1, 10_000),
         pool_size=_integer(env, "POOL_SIZE", 10, 1, 1000),
         pool_overflow=_integer(env, "POOL_OVERFLOW", 20, 0, 1000),
-        grace_seconds=_integer(env, "GRACE_SECONDS", 30, 1, 3600),
+        grace_seconds=_integer(env, "GRACE_SECONDS", 15, 1, 3600),
         release=env.get("RELEASE") or "dev",
-        colour=env.get("COLOUR") or "none",
+        colour=env.get("COLOUR") or env.get("SLIPWAY_COLOUR") or "none",
         log_level=_choice(env, "LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
         access_log=_flag(env, "ACCESS_LOG"),
         trusted_proxies=env.get("TRUSTED_PROXIES") or "*",
