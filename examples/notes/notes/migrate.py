@@ -69,7 +69,7 @@ def migrate(settings: Settings) -> list[Migration]:
                 # By hand: the pooler may keep the server connection, and with it the lock.
                 connection.execute("SELECT pg_advisory_unlock(%s)", (LOCK_KEY,))
     except psycopg.Error as error:
-        raise MigrationError(str(error).strip()) from error
+        raise MigrationError(" ".join(str(error).split())) from error
 
 
 def _take_lock(connection: psycopg.Connection) -> None:
