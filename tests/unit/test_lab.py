@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
+import re
 import subprocess
+import sys
 import tarfile
 from io import BytesIO
 from itertools import islice
@@ -18,7 +21,7 @@ from slipway.errors import InputError, UnknownNameError
 
 from lab import cli, docker, images, inventory, keys, network, recipes, services
 from lab.driver import get_driver
-from lab.model import Host, HostSpec, Lab, LabError, parse_size
+from lab.model import REPO, Host, HostSpec, Lab, LabError, parse_size
 
 WEB = Host(lab="x", name="web1", id="1", image="bare", state="running", ip="10.231.0.10", ip6="fd51:1ab::a")
 DB = Host(lab="x", name="db1", id="2", image="bare", state="running", ip="10.231.0.11", ip6="fd51:1ab::b")
@@ -126,6 +129,22 @@ def test_every_recipe_lists_its_packages_once_and_sorted(made: recipes.Recipe) -
 def test_hosts_of_one_image_share_neither_keys_nor_machine_id(made: recipes.Recipe) -> None:
     assert "rm -f /etc/ssh/ssh_host_*" in made.setup
     assert any("machine-id" in line for line in made.setup)
+
+
+def test_the_image_rung0_holds_every_package_of_the_roles() -> None:
+    """Asked of Ansible, since roles compute their lists from their switches."""
+    roles = [path for path in sorted((REPO / "roles").iterdir()) if (path / "defaults" / "main.yml").exists()]
+    listed = "+".join(f"({role.name}_packages | default([]))" for role in roles)
+    files = [str(f) for role in roles for f in (role / "defaults/main.yml", role / "vars/main.yml") if f.exists()]
+    facts = {"ansible_facts": {"slipway_host": {"container": True, "packages": {}}}}
+    argv = [sys.executable, "-m", "ansible", "adhoc", "localhost", "-i", "localhost,", "-c", "local"]
+    argv += ["-m", "ansible.builtin.debug", "-a", f"msg='PACKAGES {{{{ ({listed}) | join(' ') }}}} END'"]
+    argv += [word for f in files for word in ("-e", f"@{f}")] + ["-e", json.dumps(facts)]
+    env = {**os.environ, "ANSIBLE_CONFIG": str(REPO / "ansible.cfg"), "COLUMNS": "100000"}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, cwd=REPO)
+    found = re.search(r"PACKAGES (.+?) END", done.stdout, re.DOTALL)
+    assert found, done.stdout + done.stderr
+    assert set(found[1].split()) - set(recipes.package_list("rung0")) == set()
 
 
 def test_an_unknown_image_is_refused_with_a_suggestion() -> None:
