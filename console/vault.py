@@ -9,6 +9,7 @@ runs before and outside the virtual environment too.
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import subprocess
 import sys
@@ -16,8 +17,6 @@ from pathlib import Path
 from typing import Sequence  # noqa: UP035  (collections.abc has no subscript before Python 3.9)
 
 HEADER = "$ANSIBLE_VAULT;"
-# Ansible wants a password even where nothing is encrypted; nothing ever is with this one.
-NOTHING_ENCRYPTED = "no-vault-in-this-inventory"
 
 
 class VaultPasswordError(Exception):
@@ -37,8 +36,11 @@ def password_file(label: str) -> Path:
 
 def inventory_of(path: Path) -> Path | None:
     """The inventory folder that ``path`` is, or lies in, or None: the nearest folder with group_vars or host_vars."""
-    path = path.expanduser()
-    if not path.exists():
+    try:
+        path = path.expanduser()
+        if not path.exists():
+            return None
+    except (OSError, RuntimeError):  # a word of the command line that can't be a path: too long, an unknown ~user
         return None
     path = path.resolve()
     for folder in [path, *path.parents]:
@@ -97,13 +99,37 @@ def read_password(path: Path) -> str:
     return text
 
 
-def password_for(inventory: Path | None) -> str:
-    """The vault password of ``inventory``: from the environment, else its file; a stand-in where nothing is encrypted."""
+def password_for(inventory: Path | None, *, encrypting: bool = False) -> str:
+    """The vault password of ``inventory``: from the environment, else its file.
+
+    Ansible wants a password even where nothing is encrypted, and gets random letters there; not when it is about to
+    encrypt (``encrypting``), where they would be lost with the content. Raises VaultPasswordError.
+    """
     given = os.environ.get("SLIPWAY_VAULT_PASSWORD", "")
     if given:
         return given
     label = label_of(inventory) if inventory else None
-    return read_password(password_file(label)) if label else NOTHING_ENCRYPTED
+    if label:
+        return read_password(password_file(label))
+    if not encrypting:
+        return secrets.token_hex(16)
+    if inventory is None:
+        raise VaultPasswordError("No inventory is named, so no vault password can be chosen. Name a file within one.")
+    path = password_file(inventory.name)
+    if not path.exists():
+        raise VaultPasswordError(
+            f"The inventory {inventory.name} has no vault password yet. Make one: "
+            f"mkdir -p {path.parent} && (umask 077; openssl rand -base64 32 > {path})"
+        )
+    return read_password(path)
+
+
+def is_encrypting(arguments: Sequence[str]) -> bool:
+    """Whether the command line is one of ``ansible-vault`` that may encrypt something new."""
+    names = [Path(word).name for word in arguments[:2]]
+    return "ansible-vault" in names and any(
+        word in ("encrypt", "encrypt_string", "create", "rekey") for word in arguments
+    )
 
 
 def caller_arguments(process: int) -> list[str]:
@@ -122,7 +148,8 @@ def caller_arguments(process: int) -> list[str]:
 def main() -> int:
     """Print the password for the command that started this one. Errors go to stderr, which Ansible shows."""
     try:
-        print(password_for(inventory_in(caller_arguments(os.getppid()))))
+        arguments = caller_arguments(os.getppid())
+        print(password_for(inventory_in(arguments), encrypting=is_encrypting(arguments)))
     except VaultPasswordError as error:
         print(error, file=sys.stderr)
         return 1
