@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -127,6 +128,7 @@ def read_fleet(inventory: Path) -> Fleet:
     from ansible.parsing.vault import VaultSecret, VaultSecretsContext
     from ansible.vars.manager import VariableManager
 
+    _load_plugins()
     loader = DataLoader()
     try:
         password = password_for(inventory_of(inventory))
@@ -154,6 +156,14 @@ def read_fleet(inventory: Path) -> Fleet:
         tuple(app for app in apps if isinstance(app, Mapping)) if isinstance(apps, list) else (),
         dict(first.get("postgres_settings") or {}),
     )
+
+
+@functools.cache
+def _load_plugins() -> None:
+    """Let Ansible find this checkout's own plugins, as its command lines do; twice would be a warning."""
+    from ansible.plugins.loader import init_plugin_loader
+
+    init_plugin_loader([str(ROOT / "collections")])
 
 
 CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")

@@ -118,7 +118,8 @@ class Settings:
     def __init__(self, loader: Any, variables: Mapping[str, Any]) -> None:
         self.problems: list[Problem] = []
         self._templar = Templar(loader=loader, variables=dict(variables))
-        self.known = {name: self._render(variables[name], (name,)) for name in SETTINGS if name in variables}
+        wanted = (*SETTINGS, "vault_apps")
+        self.known = {name: self._render(variables[name], (name,)) for name in wanted if name in variables}
 
     def _render(self, value: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(value, Mapping):
@@ -129,7 +130,8 @@ class Settings:
             return self._templar.template(value)
         except AnsibleError as error:
             reason = str(getattr(error, "message", error)).splitlines()[0]
-            self.problems.append(Problem(f"'{value}' cannot be worked out: {reason}", "", path))
+            shown = "its value" if path[0] == "vault_apps" else f"'{value}'"
+            self.problems.append(Problem(f"{shown} cannot be worked out: {reason}", "", path))
             return ""
 
 

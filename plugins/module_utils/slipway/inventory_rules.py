@@ -71,6 +71,22 @@ def check_values(variables: Mapping[str, Any]) -> Iterator[Problem]:
     apps = variables.get("slipway_apps")
     if isinstance(apps, (list, tuple)):
         yield from check_apps(apps)
+        yield from _check_passwords(apps, variables.get("vault_apps"))
+
+
+def _check_passwords(apps: Sequence[Any], vault: Any) -> Iterator[Problem]:
+    """Apps with a database whose password the vault does not hold."""
+    for index, app in enumerate(apps):
+        if not isinstance(app, Mapping) or app.get("database", True) is not True or app.get("state") == "absent":
+            continue
+        name = str(app.get("name", ""))
+        own = vault.get(name) if isinstance(vault, Mapping) else None
+        if name and not (isinstance(own, Mapping) and own.get("database_password")):
+            yield Problem(
+                f"the app '{name}' has a database, but vault_apps.{name}.database_password is not set",
+                "add it to vault.yml (any long random text), or set database: false",
+                ("slipway_apps", index),
+            )
 
 
 def check_apps(apps: Sequence[Any]) -> Iterator[Problem]:

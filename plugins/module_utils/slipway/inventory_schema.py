@@ -162,6 +162,9 @@ APP = Field(
             default=[],
             items=Field("string", "a domain", form="domain"),
         ),
+        "state": Field(
+            "string", "absent takes the app away at the next run", default="present", choices=("present", "absent")
+        ),
         "caddy_snippet": Field("string", "lines for its site block in the Caddyfile, checked before they land"),
     },
 )
