@@ -13,6 +13,8 @@ from typing import Any
 
 from .style import duration, megabytes
 
+# Filled in with the inventory by whoever renders.
+MEND = "ansible-playbook -i {inventory} playbooks/site.yml"
 CERTIFICATE_WARN_DAYS, CERTIFICATE_BAD_DAYS = 20, 7
 
 
@@ -88,7 +90,7 @@ def _apps(seen: Any, wanted: Sequence[str], last: Any) -> Iterable[Row]:
     for name in dict.fromkeys([*wanted, *found]):
         app = found.get(name)
         if app is None:
-            yield Row(f"app {name}", "not deployed", "bad", "ansible-playbook ... playbooks/site.yml")
+            yield Row(f"app {name}", "not deployed", "bad", MEND)
             continue
         yield _app(name, app)
     if isinstance(last, Mapping):
@@ -138,7 +140,7 @@ def _services(seen: Any) -> Iterable[Row]:
     ]
     yield Row("services", ", ".join(words) or "none", level if words else "bad", hint)
     if missing:
-        yield Row("not installed", ", ".join(missing), "warn", "ansible-playbook ... playbooks/site.yml")
+        yield Row("not installed", ", ".join(missing), "warn", MEND)
 
 
 def _database(seen: Any) -> Iterable[Row]:

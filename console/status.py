@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from slipway.errors import SlipwayError
@@ -28,7 +29,8 @@ def reports(fleet: Fleet, looker: Looker = look_at_all) -> list[Report]:
             continue
         if "edge" not in host.groups:
             seen["certificates"] = []
-        rows = rows_of(seen, names if "app" in host.groups else [])
+        found_rows = rows_of(seen, names if "app" in host.groups else [])
+        rows = [replace(row, hint=row.hint.replace("{inventory}", str(fleet.inventory))) for row in found_rows]
         found.append(Report(host.name, host.address, host.groups, tuple(rows), seen=seen))
     return found
 
