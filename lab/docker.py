@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -19,10 +20,11 @@ from lab import images, keys
 from lab.driver import Progress
 from lab.model import DOMAIN, Host, HostSpec, Lab, LabError, lab_root
 from lab.network import IPv4, IPv6, cut_rules, free_subnets, matching_ip6, next_address
-from lab.process import Completed, installed, output, run
+from lab.process import Completed, as_root, installed, output, run
 
 _LABEL = "dev.slipway"
-_CAP_SYS_RESOURCE = 24
+_CAPABILITIES = {"SYS_MODULE": 16, "SYS_RESOURCE": 24}
+_ENGINE_KNOWS = 23
 _SSH_SECONDS = 60
 _INIT = "/lib/systemd/systemd"
 
@@ -32,23 +34,27 @@ def container_name(lab: str, host: str) -> str:
     return f"slipway-{lab}-{host}"
 
 
-def can_sys_resource(status: str) -> bool:
-    """Whether the capability bounding set in ``status`` (/proc/PID/status) has CAP_SYS_RESOURCE."""
-    for line in status.splitlines():
-        if line.startswith("CapBnd:"):
-            return bool(int(line.split()[1], 16) >> _CAP_SYS_RESOURCE & 1)
-    return True
+def dropped_capabilities(engine_version: str, status: str) -> list[str]:
+    """Which capabilities a host goes without: loading modules, and what this machine itself lacks.
+
+    ``status`` is /proc/PID/status with the bounding set. Engines before 23 give "all" without asking what there is
+    and fail; later ones know, and fail when told to drop what is not there.
+    """
+    match = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    held = int(match[1], 16) if match else ~0
+    missing = [name for name, bit in _CAPABILITIES.items() if not held >> bit & 1]
+    if int(engine_version.partition(".")[0] or 0) >= _ENGINE_KNOWS:
+        return [name for name in ("SYS_MODULE",) if name not in missing]
+    return sorted({"SYS_MODULE", *missing})
 
 
-def machine_options(cgroup_version: str, sys_resource: bool) -> tuple[list[str], list[str]]:
+def machine_options(cgroup_version: str, dropped: Sequence[str]) -> tuple[list[str], list[str]]:
     """``docker create`` options and the command for a systemd host with a Docker engine of its own.
 
     cgroup v1 has no namespace that systemd could own, so the machine's tree is shared. On v2 each host has its own,
     mounted read-only by the engine: made writable before systemd starts. Modules belong to the machine's kernel.
     """
-    options = ["--cap-add", "ALL", "--cap-drop", "SYS_MODULE"]
-    if not sys_resource:
-        options += ["--cap-drop", "SYS_RESOURCE"]
+    options = ["--cap-add", "ALL"] + [word for name in dropped for word in ("--cap-drop", name)]
     for profile in ("seccomp=unconfined", "apparmor=unconfined", "systempaths=unconfined"):
         options += ["--security-opt", profile]
     if cgroup_version == "2":
@@ -125,7 +131,7 @@ class DockerDriver:
             there = self.hosts(lab)
             address = next_address(four, (h.ip for h in there))
             address6 = matching_ip6(address, six) if six else ""
-            options, command = machine_options(str(engine.get("CgroupVersion", "1")), self._sys_resource())
+            options, command = machine_options(str(engine.get("CgroupVersion", "1")), self._dropped())
             cores = min(spec.cores, int(engine.get("NCPU", spec.cores)))
             names = [spec.name, f"{spec.name}.{DOMAIN}", *spec.aliases]
             labels = {
@@ -158,11 +164,12 @@ class DockerDriver:
             )
         raise LabError(f"Docker could not make host {spec.name}: {reason}")
 
-    def _sys_resource(self) -> bool:
+    def _dropped(self) -> list[str]:
         try:
-            return can_sys_resource(Path("/proc/self/status").read_text(encoding="ascii"))
+            status = Path("/proc/self/status").read_text(encoding="ascii")
         except OSError:
-            return True
+            status = ""
+        return dropped_capabilities(str(self._engine["ServerVersion"]), status)
 
     def destroy(self, host: Host) -> None:
         """Remove a host and its disk."""
@@ -226,8 +233,7 @@ class DockerDriver:
         if not host.running:
             raise LabError(f"Host {host.name} does not run", remedy=f"start it with bin/lab start {host.name}")
         pid = output(["docker", "inspect", "--format", "{{.State.Pid}}", host.id])
-        root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        return run([*root, "nsenter", "-t", pid, "-n", "nft", *arguments], stdin=script.encode())
+        return run([*as_root(), "nsenter", "-t", pid, "-n", "nft", *arguments], stdin=script.encode())
 
     # -- power ---------------------------------------------------------------------------------------------------
 

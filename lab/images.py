@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.keys import locked
 from lab.model import LabError, lab_root
-from lab.process import installed, output, run
+from lab.process import as_root, installed, output, run
 from lab.recipes import SUITE, Recipe, recipe, recipes
 
 Progress = Callable[[str], None]
@@ -124,7 +124,7 @@ def _bootstrap(made: Recipe) -> None:
     mirrors = sources(_machine_sources(), os.environ.get("SLIPWAY_DEBIAN_MIRROR", ""))
     with tempfile.TemporaryDirectory(prefix="slipway-image-", dir=_scratch()) as folder:
         tar = Path(folder) / "root.tar"
-        done = run(mmdebstrap_argv(made, str(tar), mirrors, settings), check=False)
+        done = run([*as_root(), *mmdebstrap_argv(made, str(tar), mirrors, settings)], check=False)
         if done.code:
             raise LabError(
                 f"mmdebstrap could not make image {made.name}: {done.why}",

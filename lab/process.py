@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -79,3 +80,13 @@ def tail(text: str, lines: int = 5) -> str:
 def installed(program: str) -> bool:
     """Whether ``program`` is on the PATH."""
     return shutil.which(program) is not None
+
+
+def as_root() -> list[str]:
+    """What to put before a command that needs root: nothing for root, sudo where it asks for no password now.
+
+    Otherwise nothing as well: mmdebstrap can do without, and what cannot says so itself.
+    """
+    if os.geteuid() == 0 or not installed("sudo"):
+        return []
+    return ["sudo", "-n"] if run(["sudo", "-n", "true"], check=False).code == 0 else []

@@ -200,7 +200,7 @@ def test_the_bootstrap_command_is_an_argv_list() -> None:
 
 
 def test_on_cgroup_v1_the_machine_s_tree_is_shared() -> None:
-    options, command = docker.machine_options("1", sys_resource=False)
+    options, command = docker.machine_options("1", ["SYS_MODULE", "SYS_RESOURCE"])
     assert options[options.index("--cgroupns") + 1] == "host"
     assert "/sys/fs/cgroup:/sys/fs/cgroup:rw" in options
     assert "SYS_RESOURCE" in options
@@ -208,7 +208,7 @@ def test_on_cgroup_v1_the_machine_s_tree_is_shared() -> None:
 
 
 def test_on_cgroup_v2_the_host_has_a_tree_of_its_own() -> None:
-    options, command = docker.machine_options("2", sys_resource=True)
+    options, command = docker.machine_options("2", ["SYS_MODULE"])
     assert options[options.index("--cgroupns") + 1] == "private"
     assert "/sys/fs/cgroup:/sys/fs/cgroup:rw" not in options
     assert "SYS_RESOURCE" not in options
@@ -217,14 +217,24 @@ def test_on_cgroup_v2_the_host_has_a_tree_of_its_own() -> None:
 
 @pytest.mark.parametrize("version", ["1", "2"])
 def test_a_host_never_gets_all_rights_nor_the_machine_s_modules(version: str) -> None:
-    options, _ = docker.machine_options(version, sys_resource=True)
+    options, _ = docker.machine_options(version, ["SYS_MODULE"])
     assert "--privileged" not in options
     assert options[options.index("--cap-drop") + 1] == "SYS_MODULE"
 
 
-def test_the_missing_capability_is_seen_in_the_bounding_set() -> None:
-    assert docker.can_sys_resource("CapBnd:\t000001ffffffffff\n")
-    assert not docker.can_sys_resource("CapBnd:\t000001fffeffffff\n")
+@pytest.mark.parametrize(
+    ("version", "held", "dropped"),
+    [
+        ("20.10.24+dfsg1", 0x1FFFFFFFFFF, ["SYS_MODULE"]),
+        ("20.10.24+dfsg1", 0x1FFFEFFFFFF, ["SYS_MODULE", "SYS_RESOURCE"]),
+        ("26.1.5+dfsg1", 0x1FFFFFFFFFF, ["SYS_MODULE"]),
+        ("26.1.5+dfsg1", 0x1FFFEFEFFFF, []),
+    ],
+)
+def test_a_host_goes_without_modules_and_without_what_the_machine_lacks(
+    version: str, held: int, dropped: list[str]
+) -> None:
+    assert docker.dropped_capabilities(version, f"Name:\tx\nCapBnd:\t{held:016x}\nSeccomp:\t0\n") == dropped
 
 
 def test_a_new_host_is_given_its_key_and_nominal_size(own_folder: Path) -> None:
