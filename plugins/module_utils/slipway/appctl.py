@@ -5,20 +5,23 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import time
 import uuid
 from contextlib import suppress
 from typing import Any
 
 from . import compose, lock
+from .appspec import COLOURS
 from .appstate import Kind, Record, Request, State
 from .colours import PhaseError
 from .commands import run
 from .docker import Docker
 from .errors import SlipwayError
-from .journal import stamp
+from .journal import JOURNAL, append, stamp
 from .probe import Probe
 from .releases import StateError, Store
+from .switch import Switch
 
 SUPERSEDE_SECONDS = 60
 LOST_SECONDS = 20
@@ -91,10 +94,10 @@ def _supersede(store: Store) -> None:
         time.sleep(0.2)
 
 
-def wait(store: Store, request: str, *, phase: str = "", phases: int = 0, seconds: float = 7200) -> Record:
+def wait(store: Store, request: str, *, phase: str = "", phases: int = 0, seconds: float = 7200) -> Record | None:
     """The record of a request, once ``phase`` (or the given number of phases) has ended or the whole is over.
 
-    Raises PhaseError when the engine is gone and nothing of the request is known, or after ``seconds``.
+    None after ``seconds``. Raises PhaseError when the engine is gone and does not come back.
     """
     deadline, idle_since, starts = time.monotonic() + seconds, 0.0, 0
     while True:
@@ -108,15 +111,33 @@ def wait(store: Store, request: str, *, phase: str = "", phases: int = 0, second
             idle_since = 0.0
         elif not idle_since:
             idle_since = now
-        elif now - idle_since > LOST_SECONDS or now > deadline:
+        elif now - idle_since > LOST_SECONDS:
             raise _lost(store, request)
         elif now - idle_since > 1 and starts < 3:
             # The request came while the engine was on its way out, or it was killed: one more look by it.
             starts += 1
             start_unit(store.app)
         if now > deadline:
-            raise _lost(store, request)
+            return None
         time.sleep(0.2)
+
+
+def remove(store: Store, operator: str) -> None:
+    """Take an app off this host: containers, route, images, releases, settings. Raises BusyError during a deploy."""
+    docker, switch = Docker(), Switch()
+    note = {"who": operator, "what": "its removal", "since": stamp(time.time())}
+    with lock.held(store.lock, store.app, note):
+        for colour in COLOURS:
+            docker.remove(compose.container(store.app, colour))
+        docker.remove(compose.release_container(store.app))
+        for tag in docker.tags(store.app):
+            docker.untag(f"slipway/{store.app}:{tag}")
+        with switch.guarded():
+            (store.home / "state.json").unlink(missing_ok=True)
+            switch.apply(store.routes())
+        shutil.rmtree(store.wish, ignore_errors=True)
+        shutil.rmtree(store.home, ignore_errors=True)
+    append(JOURNAL, at=time.time(), who=operator, what="remove", app=store.app, result="succeeded")
 
 
 def _lost(store: Store, request: str) -> PhaseError:

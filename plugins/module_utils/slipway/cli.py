@@ -77,7 +77,8 @@ def _run(name: str) -> int:
                 raise
             time.sleep(0.5)
         else:
-            return 0 if record is None or record.result in ("succeeded", "superseded") else 1
+            # How a deploy ended is in its record; the unit fails only when there is none.
+            return 0 if record is None or record.over else 1
     return 1
 
 
@@ -89,9 +90,12 @@ def _follow(name: str, request: str) -> int:
     shown = 0
     while True:
         record = appctl.wait(Store(name), request, phases=shown + 1)
-        for phase in record.phases[shown:]:
+        if record is None:
+            continue
+        ended = [phase for phase in record.phases if phase.status != "running"]
+        for phase in ended[shown:]:
             _say(f"  {phase.name:<16} {phase.status:<8} {phase.detail}")
-        shown = len(record.phases)
+        shown = len(ended)
         if record.over:
             return _verdict(record)
 

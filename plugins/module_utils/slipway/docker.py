@@ -83,7 +83,11 @@ class Docker:
 
     def up(self, project: str, file: Path) -> None:
         """Start a colour."""
-        run(compose.up_argv(project, str(file)), timeout=START_SECONDS)
+        done = run(compose.up_argv(project, str(file)), check=False, timeout=START_SECONDS)
+        if not done.ok:
+            # Compose tells its whole progress first; what went wrong comes last.
+            words = [line for line in done.said.splitlines() if not line.lstrip().startswith("Container ")]
+            raise CommandError(f"The container does not start: {' '.join(words) or done.said}")
 
     def run_release(self, project: str, file: Path, container: str, timeout: float) -> Outcome:
         """Run the release command to its end; the outcome, whatever its code. Raises CommandError on the timeout."""
