@@ -22,9 +22,10 @@ cat >/etc/slipway-lab/pebble.json <<EOF
   "listenAddress": ":14000", "managementListenAddress": ":15000",
   "certificate": "$pki/server.pem", "privateKey": "$pki/server.key",
   "httpPort": 80, "tlsPort": 443, "ocspResponderURL": "", "externalAccountBindingRequired": false,
-  "domainBlocklist": ["blocked.lab.test"], "retryAfter": {"authz": 1, "order": 1}, "certificateValidityPeriod": 7776000
+  "domainBlocklist": ["blocked.lab.test"], "retryAfter": {"authz": -1, "order": -1}, "certificateValidityPeriod": 7776000
 }}
 EOF
+# No Retry-After (negative): pebble writes every second one as a date, which Caddy 2.6 refuses; it then waits a minute.
 cat >/etc/systemd/system/lab-dns.service <<EOF
 [Unit]
 Description=Name server of the lab's certificate authority
