@@ -177,6 +177,8 @@ def remove_all() -> list[str]:
     """Remove every image of the lab, and its lock files; returns the tags removed."""
     for lock in lab_root().glob("image-*.lock"):
         lock.unlink()
+    if lab_root().exists() and not any(lab_root().iterdir()):
+        lab_root().rmdir()
     tags = output(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}", "slipway-lab/*"]).splitlines()
     if tags:
         run(["docker", "rmi", "--force", *tags])
