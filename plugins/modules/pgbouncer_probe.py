@@ -53,7 +53,9 @@ def main(module: AnsibleModule) -> dict:
     """Prove it, or say what was found instead."""
     params = module.params
     clients = [
-        Client(raw["name"], raw["owner"] or raw["name"], raw["password"]) for raw in params["databases"] if raw["password"]
+        Client(raw["name"], raw["owner"] or raw["name"], raw["password"])
+        for raw in params["databases"]
+        if raw["password"]
     ]
     settings = {name: str(value) for name, value in params["settings"].items()}
     listening = prove(clients, port=params["port"], listen=params["listen"], settings=settings)

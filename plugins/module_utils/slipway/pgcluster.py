@@ -150,8 +150,12 @@ def _needs_checksums(connection: Any, wish: Wish) -> bool:
     """Whether they are off and can be switched on at no risk: in a cluster without data. Raises ClusterError otherwise."""
     if pgserver.rows(connection, "SHOW data_checksums")[0][0] == "on":
         return False
-    databases = pgserver.rows(connection, "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')")
-    relations = pgserver.rows(connection, "SELECT 1 FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm') LIMIT 1")
+    databases = pgserver.rows(
+        connection, "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')"
+    )
+    relations = pgserver.rows(
+        connection, "SELECT 1 FROM pg_class WHERE oid >= 16384 AND relkind IN ('r', 'p', 'm') LIMIT 1"
+    )
     if not databases and not relations:
         return True
     raise ClusterError(
@@ -195,7 +199,9 @@ def _reload(connection: Any) -> None:
     while pgserver.rows(connection, query) == before:
         if time.monotonic() > until:
             raise SettingsError(
-                f"PostgreSQL did not read its configuration again within {RELOAD_SECONDS:.0f} s", "", "look at the server's log"
+                f"PostgreSQL did not read its configuration again within {RELOAD_SECONDS:.0f} s",
+                "",
+                "look at the server's log",
             )
         time.sleep(0.05)
     time.sleep(0.1)  # the load time changes before the last setting is in place
@@ -222,7 +228,11 @@ def _restart(wish: Wish) -> None:
     try:
         _start(wish, "restart")
     except (SlipwayError, CommandError) as error:
-        old = wish.kept.read_bytes() if wish.kept.exists() else b"# The settings that stood here kept PostgreSQL from starting.\n"
+        old = (
+            wish.kept.read_bytes()
+            if wish.kept.exists()
+            else b"# The settings that stood here kept PostgreSQL from starting.\n"
+        )
         refused = wish.conf.with_name(wish.conf.name + ".refused")
         shutil.copyfile(wish.conf, refused)
         wish.conf.write_bytes(old)

@@ -56,19 +56,33 @@ class DatabaseSpec:
         name = _checked_name(raw["name"], "database")
         owner = _checked_name(raw.get("owner") or name, f"owner of database {name}")
         if name.endswith(SESSION_SUFFIX):
-            raise InputError(f"A database is called '{name}'", f"a name that does not end in {SESSION_SUFFIX}, which is the pooler's", "rename it")
+            raise InputError(
+                f"A database is called '{name}'",
+                f"a name that does not end in {SESSION_SUFFIX}, which is the pooler's",
+                "rename it",
+            )
         given = raw.get("connection_limit")
         limit = -1 if given is None else int(given)
         if limit < -1 or limit == 0:
-            raise InputError(f"Database {name} has connection_limit: {limit}", "1 or more, or -1 for none", "correct it")
+            raise InputError(
+                f"Database {name} has connection_limit: {limit}", "1 or more, or -1 for none", "correct it"
+            )
         extensions = tuple(raw.get("extensions") or ())
         for extension in extensions:
             if not _EXTENSION.match(extension):
-                raise InputError(f"Database {name} asks for the extension '{extension}'", "the name of an extension", "correct or remove it")
+                raise InputError(
+                    f"Database {name} asks for the extension '{extension}'",
+                    "the name of an extension",
+                    "correct or remove it",
+                )
         settings = {key: _text(value) for key, value in (raw.get("settings") or {}).items()}
         for key in settings:
             if not _SETTING.match(key):
-                raise InputError(f"Database {name} has the setting '{key}'", "the name of a PostgreSQL setting", "correct or remove it")
+                raise InputError(
+                    f"Database {name} has the setting '{key}'",
+                    "the name of a PostgreSQL setting",
+                    "correct or remove it",
+                )
         password = scram.check_password(raw.get("password") or "", f"database role {owner}")
         return cls(name, owner, password, extensions, limit, settings)
 
@@ -142,7 +156,9 @@ def _checked_name(name: str, what: str) -> str:
             "rename it",
         )
     if name in RESERVED or name.startswith("pg_"):
-        raise InputError(f"The {what} is called '{name}'", "a name that PostgreSQL or the pooler does not use itself", "rename it")
+        raise InputError(
+            f"The {what} is called '{name}'", "a name that PostgreSQL or the pooler does not use itself", "rename it"
+        )
     return name
 
 
@@ -166,7 +182,11 @@ def parse(raw: Iterable[Mapping[str, Any]]) -> tuple[DatabaseSpec, ...]:
         if names.count(spec.name) > 1:
             raise InputError(f"Two databases are called '{spec.name}'", "one entry for each", "remove or rename one")
         if passwords.setdefault(spec.owner, spec.password) != spec.password:
-            raise InputError(f"Role {spec.owner} owns several databases and is given several passwords", "one password", "make them equal")
+            raise InputError(
+                f"Role {spec.owner} owns several databases and is given several passwords",
+                "one password",
+                "make them equal",
+            )
     return specs
 
 
@@ -195,7 +215,9 @@ def _plan_owner_settings(spec: DatabaseSpec, found: RoleFound | None) -> list[St
     target = f"ALTER ROLE {quoted(spec.owner)} IN DATABASE {quoted(spec.name)}"
     # Settings that are there and not wished are left: an app's own migrations may have set them.
     return [
-        Statement(f"{target} SET {quoted(key)} TO {literal(value)}", f"set {key} = {value} for {spec.owner} in {spec.name}")
+        Statement(
+            f"{target} SET {quoted(key)} TO {literal(value)}", f"set {key} = {value} for {spec.owner} in {spec.name}"
+        )
         for key, value in sorted(spec.settings.items())
         if there.get(key) != value
     ]
@@ -224,10 +246,18 @@ def _plan_database(spec: DatabaseSpec, found: DatabaseFound | None) -> list[Stat
         steps.append(_close(spec.name))
     if found.schema_owner and found.schema_owner != "pg_database_owner":
         steps.append(
-            Statement("ALTER SCHEMA public OWNER TO pg_database_owner", f"give schema public of {spec.name} to its owner", spec.name)
+            Statement(
+                "ALTER SCHEMA public OWNER TO pg_database_owner",
+                f"give schema public of {spec.name} to its owner",
+                spec.name,
+            )
         )
     if found.schema_owner and found.schema_public:
-        steps.append(Statement("REVOKE ALL ON SCHEMA public FROM PUBLIC", f"close schema public of {spec.name} to others", spec.name))
+        steps.append(
+            Statement(
+                "REVOKE ALL ON SCHEMA public FROM PUBLIC", f"close schema public of {spec.name} to others", spec.name
+            )
+        )
     for extension in spec.extensions:
         if extension not in found.extensions:
             steps.append(_extension(extension, spec.name))
@@ -239,13 +269,21 @@ def _close(database: str) -> Statement:
 
 
 def _extension(name: str, database: str) -> Statement:
-    return Statement(f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}", f"create extension {name} in {database}", database)
+    return Statement(
+        f"CREATE EXTENSION IF NOT EXISTS {quoted(name)}", f"create extension {name} in {database}", database
+    )
 
 
 def wished_lookup(pooler: str) -> LookupFound:
     """The pooler's function as it should be."""
     return LookupFound(
-        LOOKUP_SOURCE, LOOKUP_OWNER, True, frozenset({pooler}), frozenset(LOOKUP_COLUMNS), frozenset({pooler}), frozenset({pooler})
+        LOOKUP_SOURCE,
+        LOOKUP_OWNER,
+        True,
+        frozenset({pooler}),
+        frozenset(LOOKUP_COLUMNS),
+        frozenset({pooler}),
+        frozenset({pooler}),
     )
 
 
@@ -258,7 +296,11 @@ def _plan_lookup(pooler: str, found: Found) -> list[Statement]:
         if role is None:
             steps.append(Statement(f"CREATE ROLE {quoted(name)} {kind} {_PLAIN}", f"create role {name}"))
         elif role.login != (kind == "LOGIN") or role.elevated:
-            steps.append(Statement(f"ALTER ROLE {quoted(name)} {kind} {_PLAIN}", f"give role {name} the rights it needs and no more"))
+            steps.append(
+                Statement(
+                    f"ALTER ROLE {quoted(name)} {kind} {_PLAIN}", f"give role {name} the rights it needs and no more"
+                )
+            )
         if role is not None and role.verifier is not None:
             steps.append(Statement(f"ALTER ROLE {quoted(name)} PASSWORD NULL", f"take the password of role {name}"))
     if found.lookup == wished_lookup(pooler):
@@ -281,7 +323,9 @@ def _plan_lookup(pooler: str, found: Found) -> list[Statement]:
     return [*steps, Statement("; ".join(body), f"create the pooler's lookup function for role {pooler}")]
 
 
-def plan(specs: Iterable[DatabaseSpec], found: Found, *, pooler: str = "", extensions: Iterable[str] = ()) -> list[Statement]:
+def plan(
+    specs: Iterable[DatabaseSpec], found: Found, *, pooler: str = "", extensions: Iterable[str] = ()
+) -> list[Statement]:
     """The statements that bring what is found to what is wished, in order; empty when all is as wished.
 
     ``pooler`` names PgBouncer's login role (empty: none). ``extensions`` are for the maintenance database.

@@ -78,7 +78,9 @@ def log_in(client: Client, host: str, port: int, *, session: bool) -> None:
             for _ in range(2):
                 row = connection.execute("SELECT current_user::text, current_database()::text", prepare=True).fetchone()
             if row != (client.user, client.database):
-                raise PoolerError(f"The entry {entry} leads to {row}", f"user {client.user} in database {client.database}")
+                raise PoolerError(
+                    f"The entry {entry} leads to {row}", f"user {client.user} in database {client.database}"
+                )
     except psycopg.Error as error:
         lines = str(error).strip().splitlines()
         raise PoolerError(
@@ -88,7 +90,14 @@ def log_in(client: Client, host: str, port: int, *, session: bool) -> None:
         ) from error
 
 
-def prove(clients: Iterable[Client], *, port: int, listen: Iterable[str], settings: Mapping[str, str], socket_dir: str = RUNTIME) -> list[str]:
+def prove(
+    clients: Iterable[Client],
+    *,
+    port: int,
+    listen: Iterable[str],
+    settings: Mapping[str, str],
+    socket_dir: str = RUNTIME,
+) -> list[str]:
     """Everything that can be said of a running pooler; the addresses it listens on. Raises PoolerError or ServerError."""
     addresses = list(listen)
     until = time.monotonic() + LOGIN_SECONDS
@@ -98,7 +107,11 @@ def prove(clients: Iterable[Client], *, port: int, listen: Iterable[str], settin
             with console(port, socket_dir) as connection:
                 left = differing(settings, running_settings(connection))
             if left:
-                raise PoolerError(f"PgBouncer runs with other settings than it was given: {'; '.join(left)}", "the values of its files", "see 'journalctl -u pgbouncer'")
+                raise PoolerError(
+                    f"PgBouncer runs with other settings than it was given: {'; '.join(left)}",
+                    "the values of the files in /etc/pgbouncer",
+                    "see in 'journalctl -u pgbouncer' what it objects to; where it does not, run 'systemctl restart pgbouncer' on the host",
+                )
             found = pgserver.check_listening(port, addresses, "PgBouncer")
             for client in clients:
                 log_in(client, addresses[0], port, session=False)

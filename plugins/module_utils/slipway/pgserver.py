@@ -47,7 +47,9 @@ def as_user(name: str) -> Iterator[None]:
     try:
         entry = pwd.getpwnam(name)
     except KeyError as error:
-        raise ServerError(f"There is no user {name} on the host", "the one its package brings", "install the package") from error
+        raise ServerError(
+            f"There is no user {name} on the host", "the one its package brings", "install the package"
+        ) from error
     if entry.pw_uid == before[0]:
         yield
         return
@@ -75,7 +77,9 @@ def connect(
     try:
         import psycopg
     except ImportError as error:
-        raise ServerError("Python's psycopg is missing on the host", "Debian's package", "install python3-psycopg") from error
+        raise ServerError(
+            "Python's psycopg is missing on the host", "Debian's package", "install python3-psycopg"
+        ) from error
     with as_user(user):
         try:
             return psycopg.connect(
@@ -117,12 +121,18 @@ def running_settings(connection: Any) -> dict[str, Running]:
 
 def file_errors(connection: Any) -> list[str]:
     """What the server would object to in its configuration files, were it to read them now."""
+    # Those two are said of settings that only wait for a restart.
     settings = rows(
         connection,
-        "SELECT sourcefile, sourceline, name, error FROM pg_file_settings "
-        "WHERE error IS NOT NULL AND error <> 'setting could not be applied'",
+        "SELECT sourcefile, sourceline, name, error FROM pg_file_settings WHERE error IS NOT NULL "
+        "AND error <> 'setting could not be applied' AND error NOT LIKE '%cannot be changed without restarting the server'",
     )
-    rules = rows(connection, "SELECT file_name, line_number, error FROM pg_hba_file_rules WHERE error IS NOT NULL")
+    # That TLS is off now says nothing of the settings that are about to be read.
+    rules = rows(
+        connection,
+        "SELECT file_name, line_number, error FROM pg_hba_file_rules "
+        "WHERE error IS NOT NULL AND error NOT LIKE '%because SSL is disabled'",
+    )
     found = [f"{path} line {line}: {name}: {error}" for path, line, name, error in settings]
     return found + [f"{path} line {line}: {error}" for path, line, error in rules]
 
@@ -258,7 +268,9 @@ def expected_addresses(listen: Iterable[str]) -> set[str]:
             try:
                 allowed |= {str(info[4][0]) for info in socket.getaddrinfo(item, None, type=socket.SOCK_STREAM)}
             except socket.gaierror as error:
-                raise ServerError(f"The listen address {item} cannot be resolved", "an address of this host", "correct it") from error
+                raise ServerError(
+                    f"The listen address {item} cannot be resolved", "an address of this host", "correct it"
+                ) from error
     return allowed
 
 
