@@ -139,9 +139,11 @@ def _disk(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _memory(facts: Mapping[str, Any], wish: Wish) -> Iterator[Finding]:
     role = "dedicated" if wish.dedicated else "shared"
+    # A disk that is too small has been found already; here it shall not hide what is wrong with the memory.
+    enough = {**facts, "disk_total_mb": max(int(facts.get("disk_total_mb", 0)), DISK_LEAST_MB)}
     try:
         sizing = size_from_facts(
-            facts, role=role, apps=wish.apps, overrides=wish.overrides, allow_overcommit=wish.allow_overcommit
+            enough, role=role, apps=wish.apps, overrides=wish.overrides, allow_overcommit=wish.allow_overcommit
         )
     except SlipwayError as error:
         yield Finding("error", error.found, error.expected, error.remedy)
