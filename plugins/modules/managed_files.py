@@ -85,6 +85,10 @@ changed_paths:
   type: list
   elements: str
   returned: success
+guard_pending:
+  description: Whether the guard waits for its confirmation, from this run or from an earlier one that broke off.
+  type: bool
+  returned: when O(guard) is given
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -125,6 +129,9 @@ def main(module: AnsibleModule) -> dict:
         "changed_paths": [change.spec.path for change in changes],
         "diff": [change.diff for change in changes],
     }
+    if params["guard"]:
+        # A run that broke off may have left one: what landed then is undone unless this run confirms it.
+        result["guard_pending"] = guard.is_pending(params["guard"])
     if not changes or module.check_mode:
         return result
     transaction = Transaction(changes)
@@ -145,7 +152,7 @@ def main(module: AnsibleModule) -> dict:
             guard.disarm(params["guard"])
         raise
     transaction.commit()
-    return result
+    return {**result, "guard_pending": guarded} if guarded else result
 
 
 if __name__ == "__main__":

@@ -301,6 +301,11 @@ def confirm(
     return disarm(name, root=root, unit_dir=unit_dir, run=run)
 
 
+def is_pending(name: str, *, root: Path = ROOT) -> bool:
+    """Whether the guard waits for its confirmation."""
+    return (root / check_name(name) / "armed").exists()
+
+
 def pending(*, root: Path = ROOT) -> list[dict[str, Any]]:
     """Every guard that waits (state ``armed``) or has fired and was not told yet (state ``restored``), as plain data."""
     found: list[dict[str, Any]] = []
