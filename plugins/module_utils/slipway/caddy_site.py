@@ -46,7 +46,7 @@ SITE = Field(
         "upstream_port": Field(
             "integer", "stable port of the application", required=True, minimum=1, maximum=65535
         ),
-        "upstream_address": Field("string", "address of the application's stable port: the app network's gateway"),
+        "upstream_address": Field("string", "address of the application's stable port: the app network's gateway", form="address"),
         "redirects": Field(
             "list", "further domains that redirect to the main one", items=Field("string", "a domain", form="domain")
         ),
@@ -191,6 +191,7 @@ def _check_site(site: Mapping[str, Any], path: tuple[str | int, ...], owners: di
         for word in site[key]:
             if not _HEADER_NAME.fullmatch(word):
                 yield Problem(f"'{word}' is not a name that works here", "use letters, digits and -", (*path, key))
+    yield from check_braces(site["snippet"], (*path, "snippet"))
     if ANY_ORIGIN in site["cors_origins"]:
         if len(site["cors_origins"]) > 1:
             yield Problem("'*' stands beside other origins", "keep either", (*path, "cors_origins"))
@@ -199,6 +200,26 @@ def _check_site(site: Mapping[str, Any], path: tuple[str | int, ...], owners: di
                 "cookies for every origin would let any page act as the user",
                 "name the origins, or set cors_credentials: false", (*path, "cors_origins"),
             )  # fmt: skip
+
+
+_PART = re.compile(r'"(?:[^"\\]|\\.)*"|`[^`]*`|(?<!\S)\#[^\n]*|\n|[^\s"`]+', re.DOTALL)
+
+
+def check_braces(snippet: str, path: tuple[str | int, ...] = ()) -> Iterator[Problem]:
+    """A snippet that leaves its block open, or closes the site's own: Caddy's message on it would point elsewhere."""
+    opened: list[int] = []
+    line = 1
+    for part in _PART.findall(snippet):
+        if part == "{":
+            opened.append(line)
+        elif part == "}":
+            if not opened:
+                yield Problem(f"line {line} closes a block that the snippet has not opened", "remove that '}'", path)
+                return
+            opened.pop()
+        line += part.count("\n")
+    if opened:
+        yield Problem(f"the block opened in line {opened[-1]} is never closed", "add a line with '}'", path)
 
 
 def _one_line(value: str, path: tuple[str | int, ...]) -> Iterator[Problem]:
