@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing import Sizing, render_budget, size_from_facts
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing import SETTING_NAMES, Sizing, render_budget, size_from_facts
 
 DOCUMENTATION = r"""
 name: sizing
@@ -81,9 +81,14 @@ def sizing_text(host_facts: Mapping[str, Any], **options: Any) -> str:
     return render_budget(_sizing(host_facts, options))
 
 
+def sized_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the user's own PostgreSQL settings those that the sizing reckons with; it knows no others."""
+    return {name: value for name, value in settings.items() if name in SETTING_NAMES}
+
+
 class FilterModule:
     """What Ansible loads."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
-        return {"sizing": sizing, "sizing_text": sizing_text}
+        return {"sizing": sizing, "sizing_text": sizing_text, "sized_overrides": sized_overrides}

@@ -20,7 +20,7 @@ attributes:
     description: Nothing changes.
 options:
   packages:
-    description: Debian packages whose installed versions are wanted.
+    description: Debian packages whose installed versions are wanted; all of them when none is named.
     type: list
     elements: str
     default: []

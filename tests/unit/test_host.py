@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from slipway.budget import plan_ram_mb
-from slipway.host import parse_listeners, parse_os_release, parse_packages
+from slipway.host import parse_listeners, parse_open_files, parse_os_release, parse_packages
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,7 @@ def test_only_packages_that_are_really_installed_count() -> None:
         "Package: caddy-doc\nStatus: install ok installed\nVersion: 1\n"
     )
     assert parse_packages(status, ["caddy", "redis"]) == {"caddy": "2.6.2-12"}
+    assert parse_packages(status) == {"caddy": "2.6.2-12", "caddy-doc": "1"}
 
 
 def test_listeners_name_the_process_and_other_ports_are_left_out() -> None:
@@ -48,3 +49,8 @@ def test_listeners_name_the_process_and_other_ports_are_left_out() -> None:
         'LISTEN 0 128 127.0.0.1:5432 0.0.0.0:* users:(("postgres",pid=9,fd=3))\n'
     )
     assert parse_listeners(text, [22, 80, 443]) == {"80": "nginx", "22": "sshd", "443": "unknown"}
+
+
+@pytest.mark.parametrize(("hard", "most"), [("20000", 20000), ("unlimited", 2**30)])
+def test_the_hard_limit_of_open_files_is_read_and_not_the_soft_one(hard: str, most: int) -> None:
+    assert parse_open_files(f"Limit  Soft  Hard  Units\nMax open files            1024                 {hard}   files\n") == most

@@ -32,13 +32,13 @@ def parse_os_release(text: str) -> dict[str, str]:
     }
 
 
-def parse_packages(status: str, wanted: Iterable[str]) -> dict[str, str]:
-    """Installed versions of the wanted packages, from the text of ``/var/lib/dpkg/status``."""
+def parse_packages(status: str, wanted: Iterable[str] = ()) -> dict[str, str]:
+    """Installed versions of the wanted packages (of all when none is named), from the text of ``/var/lib/dpkg/status``."""
     names = set(wanted)
     found: dict[str, str] = {}
     for block in status.split("\n\n"):
         match = re.match(r"Package: (\S+)", block)
-        if match and match[1] in names and "\nStatus: install ok installed" in block:
+        if match and (not names or match[1] in names) and "\nStatus: install ok installed" in block:
             version = re.search(r"^Version: (\S+)", block, flags=re.MULTILINE)
             found[match[1]] = version[1] if version else ""
     return found
@@ -70,6 +70,12 @@ def _memory_mb() -> int:
     return total // 1024
 
 
+def parse_open_files(limits: str) -> int:
+    """Hard limit of open files from the text of ``/proc/<pid>/limits``; 2^30 where there is none."""
+    match = re.search(r"^Max open files\s+\S+\s+(\d+|unlimited)", limits, re.MULTILINE)
+    return int(match[1]) if match and match[1] != "unlimited" else 2**30
+
+
 def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -> dict[str, Any]:
     """The facts of this host; sizes in MB (2^20 bytes), ``now`` in seconds since the epoch.
 
@@ -98,6 +104,8 @@ def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -
         "lab": bool(lab),
         "packages": parse_packages(status.read_text(errors="replace"), packages) if status.exists() else {},
         "ports": parse_listeners(run(["ss", "-Hltnp"], check=False).stdout, ports) if shutil.which("ss") else {},
+        # What no process on this host can go beyond; containers and sandboxes often have less than a machine of its own.
+        "open_files_max": parse_open_files(Path("/proc/1/limits").read_text()),
         "users": sorted(entry.pw_name for entry in pwd.getpwall()),
         "groups": sorted(entry.gr_name for entry in grp.getgrall()),
         "postgres_major": max(majors, default=None),
