@@ -26,6 +26,7 @@ options:
   listen: {description: Addresses it may listen on., type: list, elements: str, default: [localhost]}
   daemon_reload: {description: Have systemd read its unit files again first., type: bool, default: false}
   restart: {description: Restart it whether or not a setting asks for it., type: bool, default: false}
+  pooler_port: {description: "PgBouncer's port on this host, 0 for none. It holds back new transactions during a restart.", type: int, default: 0}
   restart_allowed: {description: With V(false) settings that need a restart stay pending., type: bool, default: true}
 author: [Slipway maintainers (@slipway)]
 """
@@ -64,6 +65,7 @@ def main(module: AnsibleModule) -> dict:
         listen=tuple(params["listen"]),
         restart=params["restart"],
         restart_allowed=params["restart_allowed"],
+        pooler_port=params["pooler_port"],
     )
     if params["daemon_reload"] and not module.check_mode:
         run(["systemctl", "daemon-reload"])
@@ -93,6 +95,7 @@ if __name__ == "__main__":
             "listen": {"type": "list", "elements": "str", "default": ["localhost"]},
             "daemon_reload": {"type": "bool", "default": False},
             "restart": {"type": "bool", "default": False},
+            "pooler_port": {"type": "int", "default": 0},
             "restart_allowed": {"type": "bool", "default": True},
         },
         main,

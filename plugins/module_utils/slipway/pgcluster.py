@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import pgserver, systemd
+from . import pgpooler, pgserver, systemd
 from .commands import CommandError, run
 from .errors import SlipwayError
 from .pgconf import SettingsError, differences, explain
@@ -33,7 +33,8 @@ class ClusterError(SlipwayError):
 class Wish:
     """A cluster as it should be. ``settings``: name -> value; ``conf`` is the file that holds them.
 
-    ``restart_allowed`` False leaves settings that need a restart pending, with a warning.
+    ``restart_allowed`` False leaves settings that need a restart pending, with a warning. ``pooler_port`` is PgBouncer's on this
+    host (0: none), which holds back new transactions during a restart.
     """
 
     major: int
@@ -45,6 +46,7 @@ class Wish:
     listen: tuple[str, ...] = ("localhost",)
     restart: bool = False
     restart_allowed: bool = True
+    pooler_port: int = 0
 
     @property
     def unit(self) -> str:
@@ -225,6 +227,11 @@ def _start(wish: Wish, verb: str) -> None:
 
 
 def _restart(wish: Wish) -> None:
+    with pgpooler.paused(wish.pooler_port):
+        _restart_or_put_back(wish)
+
+
+def _restart_or_put_back(wish: Wish) -> None:
     try:
         _start(wish, "restart")
     except (SlipwayError, CommandError) as error:

@@ -7,17 +7,21 @@ Needs psycopg 3 (Debian: python3-psycopg), imported where used.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from . import pgserver
+from .commands import run
 from .errors import SlipwayError
 from .pgobjects import SESSION_SUFFIX
 
 RUNTIME = "/run/pgbouncer"
 CONSOLE = "pgbouncer"
 LOGIN_SECONDS = 15.0
+PAUSE_SECONDS = 10
 
 
 class PoolerError(SlipwayError):
@@ -122,3 +126,33 @@ def prove(
             time.sleep(0.3)
         else:
             return found
+
+
+def transaction_entries(listed: Iterable[tuple[Any, ...]], names: list[str]) -> list[str]:
+    """The entries of ``SHOW DATABASES`` (rows and column names) that can be paused: sessions may never end."""
+    found = [dict(zip(names, row, strict=True)) for row in listed]
+    return [row["name"] for row in found if row["name"] != CONSOLE and row["pool_mode"] != "session"]
+
+
+@contextmanager
+def paused(port: int, socket_dir: str = RUNTIME) -> Iterator[bool]:
+    """Hold back new transactions of all apps while the server restarts; those begun may end first.
+
+    Gives False, and holds nothing back, where no pooler runs on this host. After PAUSE_SECONDS for each entry it goes on
+    whether or not all transactions have ended. They wait at most for the pooler's query_wait_timeout.
+    """
+    if not port or not Path(socket_dir, f".s.PGSQL.{port}").exists():
+        yield False
+        return
+    with console(port, socket_dir) as connection:
+        cursor = connection.execute("SHOW DATABASES")
+        entries = transaction_entries(cursor.fetchall(), [column.name for column in cursor.description])
+    # A client of its own for each command: PAUSE answers when all is quiet, which may be never.
+    client = ["runuser", "-u", CONSOLE, "--", "psql", "-XAtq", "-h", socket_dir, "-p", str(port), CONSOLE, "-c"]
+    try:
+        for entry in entries:
+            run(["timeout", str(PAUSE_SECONDS), *client, f"PAUSE {entry}"], check=False)
+        yield True
+    finally:
+        for entry in entries:
+            run([*client, f"RESUME {entry}"], check=False)
