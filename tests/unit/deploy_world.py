@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: ARG002 - fakes take what the real ones take
+"""A host for the deploy engine's tests: everything outside the engine, in memory, with a fuse that kills it at any step."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slipway import appspec, colours, releases
+from slipway.appstate import Request
+from slipway.colours import World
+from slipway.commands import CommandError, Outcome
+from slipway.deploy import Engine
+from slipway.docker import Running
+from slipway.probe import Answer
+from slipway.releases import Store
+from slipway.switch import Route
+
+IMAGE = {"source": "registry", "reference": "registry.example.com/notes:1"}
+
+
+class Killed(BaseException):
+    """SIGKILL, a power cut: nothing runs any more, no handler either."""
+
+
+@dataclass
+class Fuse:
+    """Counts steps and kills at one of them; what is dead stays dead until :meth:`renew`."""
+
+    at: int | None = None
+    steps: int = 0
+    dead: bool = False
+
+    def step(self) -> None:
+        """One step further, or the end."""
+        if self.dead:
+            raise Killed
+        self.steps += 1
+        if self.steps == self.at:
+            self.dead = True
+            raise Killed
+
+    def renew(self) -> None:
+        """The machine is back, and nothing kills it any more."""
+        self.at, self.dead = None, False
+
+
+@dataclass
+class Container:
+    """One container: the labels and address of its Compose file."""
+
+    release: str
+    address: str
+    image: str
+    pid: int
+    running: bool = True
+    restarts: int = 0
+    exit_code: int = 0
+
+
+@dataclass
+class FakeDocker:
+    """An engine in memory. ``sick`` holds releases' tags that never get healthy, ``dying`` those whose container stops."""
+
+    fuse: Fuse
+    images: dict[str, str] = field(default_factory=dict)
+    remote: dict[str, str] = field(default_factory=dict)
+    containers: dict[str, Container] = field(default_factory=dict)
+    release_code: int = 0
+    dying: set[str] = field(default_factory=set)
+    ran: list[str] = field(default_factory=list)
+    pids: int = 100
+
+    @contextlib.contextmanager
+    def _effect(self) -> Iterator[None]:
+        """Killed before it, or after it."""
+        self.fuse.step()
+        yield
+        self.fuse.step()
+
+    def image_id(self, reference: str) -> str | None:
+        return self.images.get(reference)
+
+    def digest(self, reference: str) -> str:
+        return ""
+
+    def pull(self, reference: str) -> None:
+        if reference not in self.remote:
+            raise CommandError(f"docker pull: manifest for {reference} not found")
+        with self._effect():
+            self.images[reference] = self.remote[reference]
+
+    def load(self, archive: Path) -> None:
+        with self._effect():
+            self.images[archive.read_text()] = f"sha256:{archive.read_text()}"
+
+    def build(self, context: Path, reference: str, dockerfile: str, args: dict[str, str], target: str) -> None:
+        with self._effect():
+            self.images[reference] = f"sha256:{context.read_text()}"
+
+    def tag(self, image: str, reference: str) -> None:
+        with self._effect():
+            self.images[reference] = image
+
+    def untag(self, reference: str) -> None:
+        with self._effect():
+            self.images.pop(reference, None)
+
+    def tags(self, app: str) -> dict[str, str]:
+        prefix = f"slipway/{app}:"
+        return {name.removeprefix(prefix): one for name, one in self.images.items() if name.startswith(prefix)}
+
+    def network(self, name: str) -> str | None:
+        return "10.213.87.0/24"
+
+    def up(self, project: str, file: Path) -> None:
+        web = json.loads(file.read_text())["services"]["web"]
+        name, address = web["container_name"], web["networks"]["apps"]["ipv4_address"]
+        if web["image"] not in self.images:
+            raise CommandError(f"No such image: {web['image']}")
+        if any(other != name and one.address == address for other, one in self.containers.items()):
+            raise CommandError("Address already in use")
+        with self._effect():
+            self.pids += 1
+            release = web["labels"]["slipway.release"]
+            container = Container(release, address, self.images[web["image"]], self.pids)
+            if any(release.endswith(one) for one in self.dying):
+                container.running, container.exit_code = False, 3
+            self.containers[name] = container
+
+    def run_release(self, project: str, file: Path, container: str, timeout: float) -> Outcome:
+        with self._effect():
+            self.ran.append(container)
+            return Outcome(("migrate",), self.release_code, "migrating with planted-secret", "")
+
+    def stop(self, container: str, grace_seconds: int) -> None:
+        with self._effect():
+            if container in self.containers:
+                self.containers[container].running = False
+
+    def remove(self, container: str) -> None:
+        with self._effect():
+            self.containers.pop(container, None)
+
+    def inspect(self, container: str) -> Running | None:
+        self.fuse.step()
+        one = self.containers.get(container)
+        if one is None:
+            return None
+        return Running(one.running, one.pid if one.running else 0, one.exit_code, one.restarts, one.image, one.release)
+
+    def logs(self, container: str, lines: int) -> list[str]:
+        return ["no configuration", "the key is planted-secret"] if container in self.containers else []
+
+    def serving(self) -> list[str]:
+        """Names of the containers that run."""
+        return sorted(name for name, one in self.containers.items() if one.running)
+
+
+@dataclass
+class FakeSwitch:
+    """The map, replaced as a whole."""
+
+    fuse: Fuse
+    routes: list[Route] = field(default_factory=list)
+    refuse: bool = False
+    history: list[list[Route]] = field(default_factory=list)
+
+    def apply(self, routes: Iterable[Route]) -> None:
+        wanted = list(routes)
+        if self.refuse:
+            self.refuse = False
+            raise CommandError("nft: syntax error")
+        self.fuse.step()
+        self.routes = wanted
+        self.history.append(wanted)
+        self.fuse.step()
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        yield
+
+
+@dataclass
+class FakeProbe:
+    """HTTP and connection tables, from the fake engine's containers."""
+
+    docker: FakeDocker
+    switch: FakeSwitch
+    sick: set[str] = field(default_factory=set)
+    open: dict[int, int] = field(default_factory=dict)
+
+    def get(self, address: str, port: int, path: str, *, host: str, timeout: float) -> Answer:
+        for one in self.docker.containers.values():
+            if one.address == address and one.running:
+                if any(one.release.endswith(tag) for tag in self.sick):
+                    return Answer(503, "status 503 (database is away)")
+                return Answer(200, "status 200", 1)
+        return Answer(0, "connection refused on port 8000")
+
+    def owner(self, address: str, port: int, pids: dict[str, tuple[int, int]], *, timeout: float) -> str:
+        for route in self.switch.routes:
+            if (route.gateway, route.stable_port) == (address, port):
+                for name, one in self.docker.containers.items():
+                    if one.address == route.address and one.running and name in pids:
+                        return name
+        return ""
+
+    def busy(self, pid: int, port: int) -> int:
+        left = self.open.get(pid, 0)
+        if left:
+            self.open[pid] = left - 1
+        return left
+
+
+@dataclass
+class FakeClock:
+    """Time passes only when somebody sleeps."""
+
+    time: float = 1_800_000_000.0
+    tick: Callable[[float], None] = lambda _now: None
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += max(seconds, 0.01)
+        self.tick(self.time)
+
+
+class FakeHost:
+    """A host with app ``notes``; :meth:`want` is what Ansible does, :meth:`engine` what systemd does."""
+
+    def __init__(self, root: Path, monkeypatch: Any) -> None:
+        self.root = root
+        self.fuse = Fuse()
+        self.docker = FakeDocker(self.fuse)
+        self.switch = FakeSwitch(self.fuse)
+        self.probe = FakeProbe(self.docker, self.switch)
+        self.clock = FakeClock()
+        self.journal = root / "journal.jsonl"
+        self.access_log = root / "access.log"
+        self.store = Store("notes", root / "wishes", root / "states")
+        self.said: list[str] = []
+        self.requests = 0
+        plain = releases.write
+
+        def write(path: Path, text: str, mode: int = 0o600) -> None:
+            self.fuse.step()
+            plain(path, text, mode)
+            self.fuse.step()
+
+        monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # thousands of them, and no power cut here
+        monkeypatch.setattr(releases, "write", write)
+        monkeypatch.setattr(colours, "write", write)
+
+    def want(self, tag: str = "1", **changes: Any) -> None:
+        """Lay down a wish: image ``tag``, and any other key of a spec; ``env`` is the environment."""
+        env = changes.pop("env", {"SECRET_KEY": "planted-secret", "DATABASE_URL": "postgresql://now"})
+        reference = f"registry.example.com/notes:{tag}"
+        self.docker.remote.setdefault(reference, f"sha256:{tag}")
+        raw = {"name": "notes", "image": {"source": "registry", "reference": reference, "label": tag}, **changes}
+        raw.setdefault("watch", {"seconds": 0, "access_log": str(self.access_log)})
+        self.store.wish.mkdir(parents=True, exist_ok=True)
+        (self.store.wish / "app.json").write_text(appspec.parse(raw).to_json())
+        (self.store.wish / "app.env").write_text(appspec.environment_text(env))
+
+    def ask(self, kind: Any = "deploy", **more: Any) -> None:
+        """Lay a request down."""
+        self.requests += 1
+        self.store.ask(Request(f"request-{self.requests}", kind, "alice", **more))
+
+    def engine(self) -> Engine:
+        """A new process."""
+        world: Any = World(self.docker, self.switch, self.probe, self.clock, self.journal)  # type: ignore[arg-type]
+        return Engine(self.store, world, self.said.append)
+
+    def deploy(self, tag: str = "1", **changes: Any) -> Any:
+        """Want, ask and run; the record."""
+        more = {key: changes.pop(key) for key in ("force", "watch_it") if key in changes}
+        self.want(tag, **changes)
+        self.clock.time += 60
+        self.ask(force=more.get("force", False))
+        return self.engine().run()
+
+    def rollback(self, **more: Any) -> Any:
+        """Ask for a rollback and run; the record."""
+        self.clock.time += 60
+        self.ask("rollback", **more)
+        return self.engine().run()
+
+    def check(self) -> None:
+        """What must hold whenever the engine is at rest: one colour serves, and state, switch and containers agree."""
+        state = self.store.load()
+        assert state.deploy is not None
+        assert state.deploy.over
+        assert self.store.request() is None
+        if state.current is None:
+            assert self.docker.serving() == []
+            assert self.switch.routes == []
+            return
+        name = f"slipway_notes_{state.current.colour}"
+        assert self.docker.serving() == [name]
+        assert list(self.docker.containers) == [name]
+        assert self.docker.containers[name].release == state.current.release
+        assert [route.address for route in self.switch.routes] == [self.docker.containers[name].address]
+        kept = self.store.get(state.current.release)
+        assert self.docker.images[f"slipway/notes:{kept.id}"] == kept.image
+        for release in self.store.all():
+            assert f"slipway/notes:{release.id}" in self.docker.images
