@@ -22,7 +22,7 @@ from tests.integration.world import quiet
 from tests.load import Load, Plan, Target, ledger_query, parse_ledger, reconcile
 
 ROOT = Path(__file__).parents[2]
-NAME = "slipway-notes"
+NAME = "slipway-notes-app"
 PASSWORD = "notes-app-test"  # of a database that lives for this test
 
 DATABASE = f"""

@@ -26,7 +26,8 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=plan.rate, help="requests/s over all protocols")
     parser.add_argument("--protocols", default=",".join(plan.protocols), help="of " + ", ".join(CLIENTS))
     parser.add_argument("--posts", type=float, default=plan.posts, help="share of POSTs, 0 to 1")
-    parser.add_argument("--connections", type=int, default=plan.connections, help="connections of each protocol")
+    parser.add_argument("--connections", type=int, default=plan.connections, help="most that HTTP/1.1 opens")
+    parser.add_argument("--h2-connections", type=int, default=plan.h2_connections, help="what HTTP/2 keeps open")
     parser.add_argument("--slow-every", type=float, default=plan.slow_every, help="start a slow request every N s")
     parser.add_argument("--slow-seconds", type=float, default=plan.slow_seconds)
     parser.add_argument("--websockets", type=int, default=plan.websockets, help="WebSockets to hold open")
@@ -35,7 +36,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     options.protocols = tuple(options.protocols.split(","))
     if unknown := set(options.protocols) - set(CLIENTS):
         parser.error(f"unknown protocol {', '.join(sorted(unknown))}: expected of {', '.join(CLIENTS)}")
-    if options.rate <= 0 or options.connections < 1 or not 0 <= options.posts <= 1:
+    if options.rate <= 0 or min(options.connections, options.h2_connections) < 1 or not 0 <= options.posts <= 1:
         parser.error("--rate must be above 0, --connections at least 1, --posts between 0 and 1")
     return options
 
@@ -50,6 +51,7 @@ async def run(options: argparse.Namespace) -> Report:
             protocols=options.protocols,
             posts=options.posts,
             connections=options.connections,
+            h2_connections=options.h2_connections,
             slow_every=options.slow_every,
             slow_seconds=options.slow_seconds,
             websockets=options.websockets,

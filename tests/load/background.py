@@ -28,7 +28,7 @@ def arguments(target: Target, plan: Plan, output: Path) -> list[str]:
     if target.ca:
         argv += ["--ca", target.ca]
     argv += ["--seconds", "0" if plan.seconds is None else f"{plan.seconds:g}"]
-    for name in ("rate", "posts", "connections", "slow_every", "slow_seconds", "websockets"):
+    for name in ("rate", "posts", "connections", "h2_connections", "slow_every", "slow_seconds", "websockets"):
         argv += [f"--{name.replace('_', '-')}", f"{getattr(plan, name):g}"]
     return [*argv, "--protocols", ",".join(plan.protocols)]
 

@@ -28,14 +28,16 @@ PAGES = 0.1  # share of GETs that ask for the page instead
 class Plan:
     """What to send. ``rate`` is requests/s over all protocols; ``seconds`` None runs until stopped.
 
-    ``slow_every`` seconds a request of ``slow_seconds`` is started through each protocol (0: none).
+    ``connections`` is the most that HTTP/1.1 opens, ``h2_connections`` what HTTP/2 keeps. The first must be ample: with few,
+    a stall of the server would be followed by a queue in the client. ``slow_every`` seconds a request of ``slow_seconds`` is started through each protocol (0: none).
     """
 
     rate: float = 200.0
     seconds: float | None = 60.0
     protocols: tuple[str, ...] = ("http/1.1", "h2")
     posts: float = 0.5
-    connections: int = 8
+    connections: int = 100
+    h2_connections: int = 8
     slow_every: float = 0.0
     slow_seconds: float = 20.0
     websockets: int = 0
@@ -69,7 +71,8 @@ class Load:
 
     async def run(self) -> Report:
         """Run to the end of the plan, or until `stop`."""
-        clients: list[Any] = [CLIENTS[name](self._target, self._plan.connections) for name in self._plan.protocols]
+        most = {"http/1.1": self._plan.connections, "h2": self._plan.h2_connections}
+        clients: list[Any] = [CLIENTS[name](self._target, most[name]) for name in self._plan.protocols]
         slow: list[Any] = [CLIENTS[name](self._target, 64) for name in self._plan.protocols]
         report = self.report
         report.started, begun = time.time(), time.monotonic()

@@ -74,7 +74,7 @@ def run_http1(behaviour: Callable[[int], str], plan: Plan = PLAN) -> tuple[Repor
 
 
 def run_http2(behaviour: Callable[[int], str], certificate: Path) -> tuple[Report, FaultyServer]:
-    plan = Plan(rate=100, seconds=0.6, protocols=("h2",), connections=1)
+    plan = Plan(rate=100, seconds=0.6, protocols=("h2",), h2_connections=1)
 
     async def go() -> tuple[Report, FaultyServer]:
         async with FaultyServer(behaviour, server_context(certificate, "h2")) as server:
