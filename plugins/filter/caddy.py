@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters on the sites of the reverse proxy: thin wrappers on :mod:`slipway.caddy_site` and :mod:`slipway.caddyfile`."""
+"""Filters on the sites of the reverse proxy: thin wrappers on :mod:`slipway.caddy_site`, :mod:`slipway.caddyfile`, :mod:`slipway.caddy_jail`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import caddy_site, caddyfile
+from ansible_collections.slipway.vps.plugins.module_utils.slipway import caddy_jail, caddy_site, caddyfile
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
 
@@ -17,13 +17,20 @@ def caddy_problems(sites: Sequence[Any], defaults: Mapping[str, Any] | None = No
 
 
 def caddy_files(
-    sites: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None
-) -> list[Mapping[str, str]]:
-    """The sites' files, as ``slipway.vps.managed_files`` takes them."""
+    sites: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any] | None = None, absent: Sequence[str] = ()
+) -> list[Mapping[str, Any]]:
+    """The sites' files and those of their rate limits, as ``slipway.vps.managed_files`` takes them.
+
+    ``absent``: names of sites whose files shall go.
+    """
     try:
-        return caddyfile.files(caddy_site.parse(raw, defaults) for raw in sites)
+        parsed = [caddy_site.parse(raw, defaults) for raw in sites]
     except SlipwayError as error:
         raise AnsibleFilterError(str(error)) from error
+    gone = [
+        {"path": path, "state": "absent"} for name in absent for path in caddyfile.paths(name) + caddy_jail.paths(name)
+    ]
+    return [*caddyfile.files(parsed), *caddy_jail.files(parsed), *gone]
 
 
 class FilterModule:

@@ -143,13 +143,18 @@ def render(site: Site) -> str:
     return HEAD + "\n" + "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
+def paths(name: str) -> list[str]:
+    """Where a site's file and its snippet stand."""
+    return [f"/etc/caddy/sites.d/{name}.caddy", f"{SNIPPETS}/{name}.caddy"]
+
+
 def files(sites: Iterable[Site]) -> list[Mapping[str, str]]:
     """The files of all sites, as ``slipway.vps.managed_files`` takes them. Readable by Caddy alone: hashes may be in them."""
     listed: list[Mapping[str, str]] = []
     for site in sites:
         rights = {"mode": "0640", "group": "caddy"}
-        listed.append({"path": f"/etc/caddy/sites.d/{site.name}.caddy", "content": render(site), **rights})
-        snippet = f"{SNIPPETS}/{site.name}.caddy"
+        path, snippet = paths(site.name)
+        listed.append({"path": path, "content": render(site), **rights})
         if site.snippet.strip():
             listed.append({"path": snippet, "content": site.snippet.rstrip("\n") + "\n", **rights})
         else:
