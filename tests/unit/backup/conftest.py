@@ -1,9 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypothesis without a deadline: examples of a year of backups take what a busy machine gives them."""
+"""Hypothesis without a deadline (a year of backups takes what a busy machine gives it), and a PostgreSQL server."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
 from hypothesis import settings
+
+from .postgres import server
 
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """Conninfo of a PostgreSQL server's superuser, without a database name."""
+    with server() as conninfo:
+        yield conninfo
+
+
+@pytest.fixture
+def new_database(postgres: str) -> Iterator[Callable[..., str]]:
+    """Makes empty databases and gives their conninfo; they are dropped after the test."""
+    import psycopg
+
+    made: list[str] = []
+    with psycopg.connect(f"{postgres} dbname=postgres", autocommit=True) as admin:
+
+        def make(options: str = "") -> str:
+            name = f"slipway_t_{os.urandom(4).hex()}"
+            admin.execute(f"CREATE DATABASE {name} {options}".encode())
+            made.append(name)
+            return f"{postgres} dbname={name}"
+
+        yield make
+        for name in made:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
