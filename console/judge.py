@@ -15,6 +15,8 @@ from .style import duration, megabytes
 
 # Filled in with the inventory by whoever renders.
 MEND = "ansible-playbook -i {inventory} playbooks/site.yml"
+# The journal's words for a deploy or a rollback that ended well.
+GOOD_RESULTS = ("", "ok", "succeeded", "good")
 CERTIFICATE_WARN_DAYS, CERTIFICATE_BAD_DAYS = 20, 7
 
 
@@ -96,9 +98,9 @@ def _apps(seen: Any, wanted: Sequence[str], last: Any) -> Iterable[Row]:
     if isinstance(last, Mapping):
         result = str(last.get("result", ""))
         what = " ".join(str(part) for part in (last.get("what"), last.get("app"), last.get("release"), result) if part)
-        who = f" by {last['who']}" if last.get("who") else ""
-        good = result in ("", "ok", "good", "done", "success", "serving")
-        yield Row("last deploy", f"{_ago(last.get('at'))}{who}: {what}", "good" if good else "warn")
+        who = f" by {last['who']}" if last.get("who") not in (None, "", "unknown") else ""
+        level = "good" if result in GOOD_RESULTS else "quiet" if result == "started" else "warn"
+        yield Row("last deploy", f"{_ago(last.get('at'))}{who}: {what}", level)
 
 
 def _app(name: str, app: Mapping[str, Any]) -> Row:
@@ -114,14 +116,20 @@ def _app(name: str, app: Mapping[str, Any]) -> Row:
     parts.append("healthy" if healthy else f"health: {health if health not in (None, False, '') else 'unknown'}")
     if app.get("since"):
         parts.append(f"since {_ago(app['since'], bare=True)}")
-    memory = app.get("memory")
-    if isinstance(memory, Mapping) and memory.get("used_mb") is not None:
-        parts.append(f"{memory['used_mb']} of {memory.get('limit_mb', '?')} MB")
-    watch = app.get("watch")
-    watch = watch.get("state") if isinstance(watch, Mapping) else watch
-    if watch and watch not in ("off", "none", "done", "passed"):
-        parts.append(f"watch: {watch}")
-    return Row(f"app {name}", ", ".join(parts), "good" if healthy else "bad", "" if healthy else f"fab logs {name}")
+    if app.get("memory_mb") is not None:
+        parts.append(f"{app['memory_mb']} of {app.get('memory_limit_mb') or '?'} MB")
+    if app.get("restarts"):
+        parts.append(f"restarted {app['restarts']} times")
+    deploy = app.get("deploy")
+    if isinstance(deploy, Mapping) and not deploy.get("ended"):
+        parts.append(f"a {deploy.get('kind', 'deploy')} is at work: {deploy.get('phase') or 'beginning'}")
+    elif isinstance(deploy, Mapping) and deploy.get("watch_until") and not deploy.get("watched"):
+        parts.append(f"watched until {deploy['watch_until']}")
+    held = app.get("held")
+    if isinstance(held, Mapping):
+        parts.append(f"{held.get('release')} was rolled back and is not tried again: {held.get('why')}")
+    level = "bad" if not healthy else "warn" if isinstance(held, Mapping) or app.get("restarts") else "good"
+    return Row(f"app {name}", ", ".join(parts), level, "" if level == "good" else f"fab logs {name}")
 
 
 def _services(seen: Any) -> Iterable[Row]:
@@ -198,10 +206,11 @@ def _system(seen: Any) -> Iterable[Row]:
     else:
         yield Row("memory", f"{megabytes(seen['ram_mb'])} (lab host)", "quiet")
     load = seen["load"]
+    # A lab host sees the load of the whole machine.
     yield Row(
         "load",
         f"{load[0]} {load[1]} {load[2]} on {seen['cores']} cores",
-        grade(100 * load[1] / max(1, seen["cores"]), 90, 200),
+        "quiet" if seen.get("lab") else grade(100 * load[1] / max(1, seen["cores"]), 90, 200),
     )
     yield Row("system", f"{seen['os']}, kernel {seen['kernel']}, up {duration(seen['uptime_seconds'])}", "quiet")
 

@@ -32,8 +32,8 @@ HEALTHY: dict[str, Any] = {
         "version": "17.6", "max_connections": 50, "connections": 9, "standby": False, "databases_mb": {"postgres": 7, "notes": 12},
         "pools": [{"database": "notes", "cl_active": 3, "cl_waiting": 0, "sv_active": 1, "sv_idle": 2, "maxwait": 0}],
     },
-    "apps": [{"app": "notes", "release": "20260131-a1b2", "colour": "blue", "health": "ok"}],
-    "last_deploy": {"at": "2026-01-31T12:00:00Z", "who": "me", "what": "deploy", "app": "notes", "result": "ok"},
+    "apps": [{"app": "notes", "release": "20260131-a1b2", "colour": "blue", "health": "healthy", "memory_mb": 128, "memory_limit_mb": 316}],
+    "last_deploy": {"at": "2026-01-31T12:00:00Z", "who": "me", "what": "deploy", "app": "notes", "result": "succeeded"},
     "certificates": [{"domain": "notes.example.com", "days_left": 61, "issuer": "Let's Encrypt", "problem": ""}],
 }  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_hosts_and_apps_are_chosen_by_name_or_by_being_the_only_one() -> None:
 def test_ssh_command_line_is_exact() -> None:
     host = Endpoint("web1", "203.0.113.7", 2222, ("deploy",), keys=("/k/id",), ssh_args=("-o", "UserKnownHostsFile=/k"))
     assert host.ssh_argv(["ls", "a b"], terminal=True) == [
-        "ssh", "-o", "UserKnownHostsFile=/k", "-o", "PreferredAuthentications=publickey", "-p", "2222", "-l", "deploy",
+        "ssh", "-o", "UserKnownHostsFile=/k", "-o", "LogLevel=ERROR", "-o", "PreferredAuthentications=publickey", "-p", "2222", "-l", "deploy",
         "-i", "/k/id", "-t", "203.0.113.7", "ls 'a b'",
     ]  # fmt: skip
 
@@ -212,6 +212,8 @@ def test_healthy_host_has_no_bad_and_no_warning() -> None:
         ({"database": {**HEALTHY["database"], "pools": None}}, "pool", "warn"),
         ({"certificates": [{"domain": "a.b", "days_left": 5, "issuer": ""}]}, "certificate", "bad"),
         ({"certificates": [{"domain": "a.b", "days_left": None, "problem": "none"}]}, "certificate", "bad"),
+        ({"apps": [{**HEALTHY["apps"][0], "restarts": 3}]}, "app notes", "warn"),
+        ({"apps": [{**HEALTHY["apps"][0], "held": {"release": "r2", "why": "5xx"}}]}, "app notes", "warn"),
         ({"updates": {"all": 4, "security": 2}}, "updates", "warn"),
         ({"last_deploy": {"at": "x", "what": "deploy", "result": "failed"}}, "last deploy", "warn"),
     ],
