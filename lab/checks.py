@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.driver import Driver
 from lab.model import Host, Lab, LabError
-from lab.process import run
+from lab.process import Completed, run
 
 PUBLIC_PORTS = (22, 80, 443)
 UDP_PORTS = "53,68,69,111,123,137,161,500,1900,5353,5355,6432"
@@ -102,13 +102,49 @@ def https(subject: Subject) -> Iterator[Check]:
     code, version = figures["http_code"], figures["http_version"]
     yield Check("The page answers over HTTPS", code == 200, f"status {code} in {seconds * 1000:.0f} ms")
     yield Check("Its certificate is trusted", figures["ssl_verify_result"] == 0, _issuer(subject))
-    yield Check("It speaks HTTP/2", version == "2", f"HTTP/{version}")
+    yield Check("It speaks HTTP/2", version == "2", f"negotiated HTTP/{version}")
+    yield http3(subject)
+    yield old_tls(subject)
     missing = [h for h in SECURITY_HEADERS if h not in headers]
     found = f"{len(SECURITY_HEADERS)} of {len(SECURITY_HEADERS)}" if not missing else "missing: " + ", ".join(missing)
     yield Check("Security headers are sent", not missing, found)
     _, headers, _ = subject.curl(f"http://{subject.domain}/")
     target = headers.get("location", "none")
     yield Check("Plain HTTP is sent on to HTTPS", target.startswith("https://"), f"to {target}")
+
+
+def http3(subject: Subject) -> Check:
+    """Asked from the second host, whose curl knows HTTP/3."""
+    argv = ["curl", "-sS", "--max-time", "10", "--http3-only", "--cacert", "/dev/stdin", "-o", "/dev/null"]
+    argv += [
+        "--resolve",
+        f"{subject.domain}:443:{subject.host.ip}",
+        "-w",
+        "%{http_version}",
+        f"https://{subject.domain}/",
+    ]
+    done = subject.driver.exec(subject.acme, argv, stdin=subject.ca.read_bytes(), check=False)
+    if "does not support" in done.stderr or done.code == 2:  # 2: an option it does not know
+        return Check("It speaks HTTP/3", None, "the second host's curl does not")
+    return Check(
+        "It speaks HTTP/3", done.code == 0 and done.stdout == "3", f"HTTP/{done.stdout}" if done.code == 0 else done.why
+    )
+
+
+def old_tls(subject: Subject) -> Check:
+    """TLS 1.1 offered in a way that only the server can refuse."""
+    argv = ["openssl", "s_client", "-connect", f"{subject.host.ip}:443", "-servername", subject.domain]
+    argv += ["-tls1_1", "-cipher", "ALL@SECLEVEL=0"]
+    return judge_old_tls(run(argv, check=False, timeout=20))
+
+
+def judge_old_tls(done: Completed) -> Check:
+    """What ``openssl s_client -tls1_1`` says: only the server's own refusal counts."""
+    title = "TLS below 1.2 is refused"
+    if done.code == 0:
+        return Check(title, False, "it took TLS 1.1")
+    refused = "alert protocol version" in done.stderr
+    return Check(title, True if refused else None, "TLS 1.1: alert protocol version" if refused else done.why)
 
 
 def _issuer(subject: Subject) -> str:
@@ -177,7 +213,7 @@ def ssh(subject: Subject, admin: str) -> Iterator[Check]:
     )
     refused = run([*base, "-l", "root", subject.host.name, "true"], check=False)
     denied = refused.code != 0 and "Permission denied" in refused.stderr
-    yield Check("root does not", denied, "refused" if denied else "let in" if not refused.code else refused.why)
+    yield Check("root does not get in", denied, "refused" if denied else "let in" if not refused.code else refused.why)
     methods = re.search(r"Permission denied \(([^)]*)\)", refused.stderr)
     yield Check(
         "No passwords are taken",

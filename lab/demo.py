@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,7 @@ _VERSIONS = r"""
 for p in caddy postgresql-17 pgbouncer docker.io; do dpkg-query -W -f '${Package}|${Version}\n' $p 2>/dev/null || true; done
 docker ps --format 'container|{{.Names}} ({{.Status}})' 2>/dev/null || true
 """
+_CONTAINER = re.compile(r"^slipway_(\w+)_(blue|green) \((.+)\)$")
 _TITLES = {
     "system": "System",
     "caddy": "Caddy",
@@ -41,6 +43,16 @@ _TITLES = {
     "docker.io": "Docker",
     "container": "Application",
 }
+
+
+class PlaybookFailedError(LabError):
+    """site.yml failed; ``excerpt`` is what it said itself."""
+
+    def __init__(self, code: int, log: Path) -> None:
+        super().__init__(
+            f"{_SITE_PLAYBOOK} ended with code {code}", "", f"read above; the whole log is {relative(log)}"
+        )
+        self.excerpt = last_error(log)
 
 
 def playbook_environment(lab: Lab) -> dict[str, str]:
@@ -65,8 +77,11 @@ def what_runs(listing: str) -> list[tuple[str, str]]:
     for line in listing.splitlines():
         key, _, detail = line.partition("|")
         if key in _TITLES and detail:
-            version = detail if key in ("system", "container") else re.split(r"[-+~]", detail)[0]
-            found.append((_TITLES[key], version))
+            if key == "container":
+                detail = _CONTAINER.sub(r"\1, \2: \3", detail)
+            elif key != "system":
+                detail = re.split(r"[-+~]", detail)[0]
+            found.append((_TITLES[key], detail))
     return found
 
 
@@ -88,9 +103,7 @@ def run_site(lab: Lab, stages: Stages) -> tuple[PlaybookRun, Path]:
         done = play(argv, cwd=REPO, log=log, env=playbook_environment(lab), stages=stages)
         stage.outcome = f"{done.ok} tasks, {done.changed} changed"
         if done.code:
-            raise LabError(
-                f"{_SITE_PLAYBOOK} ended with code {done.code}:\n{last_error(log)}\n", "", f"see the whole log in {log}"
-            )
+            raise PlaybookFailedError(done.code, log)
     return done, log
 
 
@@ -169,6 +182,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         result = demo(driver, stages)
     except SlipwayError as error:
+        if isinstance(error, PlaybookFailedError):
+            print("\n" + textwrap.indent(error.excerpt, "    "), file=sys.stderr)
         print(f"\nbin/demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

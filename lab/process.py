@@ -51,7 +51,7 @@ def run(
     """
     try:
         raw = subprocess.run(list(argv), input=stdin, capture_output=True, timeout=timeout, env=env, check=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         raise LabError(f"The program {argv[0]} is not installed", remedy="run bin/setup") from None
     except subprocess.TimeoutExpired:
         raise LabError(f"'{brief(argv)}' did not end within {timeout:.0f} s") from None

@@ -49,7 +49,7 @@ class Stages:
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty() and os.environ.get("TERM") != "dumb"
         self._colour = colourful(self._stream)
-        self._detail = ""
+        self._detail = self._step = ""
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -58,7 +58,7 @@ class Stages:
         stage = Stage(title)
         started = time.monotonic()
         over = threading.Event()
-        self._detail = ""
+        self._detail = self._step = ""
         spinner = threading.Thread(target=self._spin, args=(stage, started, over), daemon=True)
         if self._live:
             spinner.start()
@@ -78,14 +78,13 @@ class Stages:
             outcome = paint(f"  {stage.outcome}", "dim", on=self._colour) if stage.outcome else ""
             self._print(f" {mark} {title:<44} {clock(stage.seconds):>12}{outcome}")
 
-    def detail(self, text: str) -> None:
-        """What the running stage is at: part of the live line, or a line of its own."""
+    def detail(self, text: str, step: str = "") -> None:
+        """What the running stage is at: part of the live line, else a line whenever another ``step`` begins."""
+        step = step or text
         with self._lock:
-            if text == self._detail:
-                return
-            self._detail = text
-        if not self._live:
-            self._print(f"      {text}")
+            again, self._detail, self._step = step == self._step, text, step
+        if not self._live and not again:
+            self._print(f"      {step}")
 
     def _spin(self, stage: Stage, started: float, over: threading.Event) -> None:
         turn = 0
@@ -115,9 +114,11 @@ class PlaybookRun:
 
 
 def read_line(run: PlaybookRun, line: str) -> str | None:
-    """Take one line of ansible-playbook's output into ``run``; returns ``role: task`` where a task begins."""
+    """Take one line of ansible-playbook's output into ``run``; returns ``role: task`` where a task begins (short, for people)."""
     if match := _TASK.match(line):
-        role, _, task = match[1].partition(" : ")
+        role, _, task = match[1].removeprefix("slipway.vps.").partition(" : ")
+        if task.startswith("Validating arguments against arg spec"):
+            task = "Check its arguments"
         return f"{role}: {task}" if task else role
     if match := _RECAP.match(line):
         run.ok += int(match[2])
@@ -146,7 +147,7 @@ def play(argv: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str], s
                 encoding="utf-8",
                 errors="replace",
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             raise LabError(f"The program {argv[0]} is not installed", remedy="run bin/setup") from None
         assert process.stdout  # noqa: S101 - for the type checker: it is a pipe
         try:
@@ -154,7 +155,8 @@ def play(argv: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str], s
                 record.write(line)
                 record.flush()
                 if task := read_line(run, line):
-                    stages.detail(task)
+                    role, colon, _ = task.partition(": ")
+                    stages.detail(task, role if colon else "playbook")
         except KeyboardInterrupt:
             process.send_signal(signal.SIGTERM)
             raise

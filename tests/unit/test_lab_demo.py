@@ -14,6 +14,7 @@ import pytest
 from lab import checks, demo, stages, summary, ui
 from lab.checks import Check
 from lab.model import Lab, LabError
+from lab.process import Completed
 from lab.stages import PlaybookRun, Stage, Stages
 
 
@@ -41,13 +42,13 @@ def test_times_are_said_as_people_say_them(seconds: float, text: str) -> None:
 def test_tasks_recaps_and_errors_are_read_from_a_playbook_s_output() -> None:
     run = PlaybookRun(code=0)
     lines = [
-        "PLAY [Converge] ****", "TASK [postgres : Install packages] ****", "ok: [web1]", "TASK [Look] *****",
+        "PLAY [Converge] ****", "TASK [postgres : Install packages] ****", "TASK [slipway.vps.app : Validating arguments against arg spec 'main' - x] ***", "ok: [web1]", "TASK [Look] *****",
         "RUNNING HANDLER [caddy : Reload] ***", "[ERROR]: Task failed: no disk", "fatal: [web1]: FAILED! => no disk",
         "web1                       : ok=30   changed=4    unreachable=0    failed=1    skipped=2    rescued=0    ignored=0",
         "web2                       : ok=2    changed=1    unreachable=1    failed=0    skipped=2    rescued=0    ignored=0",
     ]  # fmt: skip
     tasks = [task for line in lines if (task := stages.read_line(run, line))]
-    assert tasks == ["postgres: Install packages", "Look", "caddy: Reload"]
+    assert tasks == ["postgres: Install packages", "app: Check its arguments", "Look", "caddy: Reload"]
     assert (run.ok, run.changed, run.failed) == (32, 5, 2)
     assert len(run.errors) == 2
 
@@ -58,12 +59,12 @@ def test_a_playbook_s_output_and_exit_code_are_kept(tmp_path: Path) -> None:
     run = stages.play([sys.executable, "-c", script], cwd=tmp_path, log=log, env=os.environ, stages=Stages(stream))
     assert run.code == 3
     assert "oops" in log.read_text()
-    assert "a: B" in stream.getvalue()
+    assert "      a\n" in stream.getvalue()
 
 
 def test_a_program_that_is_not_there_ends_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="run bin/setup"):
-        stages.play(["/nonexistent"], cwd=tmp_path, log=tmp_path / "log", env={}, stages=Stages(io.StringIO()))
+        stages.play([str(tmp_path / "none")], cwd=tmp_path, log=tmp_path / "log", env={}, stages=Stages(io.StringIO()))
 
 
 def test_a_stage_that_fails_is_marked_and_still_timed() -> None:
@@ -109,10 +110,12 @@ def test_findings_of_ssh_audit_are_counted_over_all_kinds() -> None:
 
 def test_versions_are_said_short() -> None:
     listing = "system|Debian GNU/Linux 13 (trixie)\ncaddy|2.6.2-12+deb13u1\npostgresql-17|17.12-0+deb13u1\nunknown|1\n"
+    listing += "container|slipway_notes_blue (Up 2 minutes (healthy))\n"
     assert demo.what_runs(listing) == [
         ("System", "Debian GNU/Linux 13 (trixie)"),
         ("Caddy", "2.6.2"),
         ("PostgreSQL", "17.12"),
+        ("Application", "notes, blue: Up 2 minutes (healthy)"),
     ]
 
 
@@ -157,3 +160,15 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not ui.colourful(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
     assert not ui.colourful(Terminal())
+
+
+@pytest.mark.parametrize(
+    ("done", "good"),
+    [
+        (Completed(1, b"", b"error:0A00042E:SSL routines::tlsv1 alert protocol version"), True),
+        (Completed(0, b"New, TLSv1.0, Cipher is AES256-SHA"), False),
+        (Completed(1, b"", b"connect: Connection refused"), None),
+    ],
+)
+def test_only_the_server_s_own_refusal_of_old_tls_counts(done: Completed, good: bool | None) -> None:
+    assert checks.judge_old_tls(done).good is good
