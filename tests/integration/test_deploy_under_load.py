@@ -49,7 +49,8 @@ def test_the_deploy_that_fails_its_gate_says_so_and_the_old_release_serves_on(ru
 @pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2"])
 def test_no_request_failed(run: Run, protocol: str) -> None:
     failed = [one for one in run.report.failed if one.protocol == protocol]
-    assert failed == []
+    # A lag of the client's own says that the machine was too busy to measure on.
+    assert failed == [], (run.report.kinds, f"the client itself lagged by up to {run.report.largest_lag_ms} ms")
     assert run.report.by_protocol[protocol] > 2000
 
 

@@ -17,7 +17,7 @@ from .target import Target
 
 REPO = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
-STOP_SECONDS = 90.0
+STOP_SECONDS = 120.0
 
 
 def arguments(target: Target, plan: Plan, output: Path) -> list[str]:

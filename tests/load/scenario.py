@@ -21,7 +21,7 @@ from .target import Target
 
 LEAST_SECONDS = 60.0
 SETTLE_SECONDS = 5.0
-GATE_SECONDS = 10
+GATE_SECONDS = 20
 
 Done = subprocess.CompletedProcess[str]
 
