@@ -36,9 +36,11 @@ class Endpoint:
 
     def ssh_argv(self, command: Sequence[str] = (), *, terminal: bool = False, user: str = "") -> list[str]:
         """The ``ssh`` command line of a person who goes there; ``command`` is quoted for the shell over there."""
+        quiet = ["-o", "LogLevel=ERROR"] if command else []  # no banner among the lines of an answer
         argv = [
             "ssh",
             *self.ssh_args,
+            *quiet,
             "-o",
             "PreferredAuthentications=publickey",
             "-p",

@@ -18,9 +18,24 @@ EXAMPLE = ROOT / "inventories/example"
 FILES = {name: (EXAMPLE / f"group_vars/all/{name}.yml").read_text() for name in ("main", "apps", "vault")}
 
 
+def test_app_settings_are_those_that_something_reads() -> None:
+    """What the schema admits beyond these would be accepted and do nothing."""
+    from dataclasses import fields
+
+    from slipway.apps import REPLACED_KEYS, SITE_KEYS
+    from slipway.appspec import Health, Spec, Watch
+
+    internal = {"slot", "network", "services", "stable_port", "blue_port", "green_port"}
+    read = {field.name for field in fields(Spec)} | set(SITE_KEYS) | set(REPLACED_KEYS) | {"state", "watch_seconds"}
+    assert set(APP.fields) - read == set(), "admitted, and read by nothing"
+    assert read - set(APP.fields) - internal == set(), "read, and refused as unknown"
+    assert set(APP.fields["health"].fields) == {field.name for field in fields(Health)}
+    assert set(APP.fields["watch"].fields) == {field.name for field in fields(Watch)} - {"seconds", "access_log"}
+
+
 def mentioned(text: str) -> set[str]:
     """Keys that a text sets, or shows in a comment or within braces."""
-    return set(re.findall(r"(?:^|[\s#{,(])-?\s*([a-z_]+):", text)) | set(re.findall(r"\b([a-z_]{4,})\b", text))
+    return set(re.findall(r"(?:^|[\s#{,(])-?\s*([a-z0-9_]+):", text)) | set(re.findall(r"\b([a-z0-9_]{4,})\b", text))
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != "slipway_apps"])
@@ -33,7 +48,7 @@ def test_every_app_setting_is_in_apps(name: str) -> None:
     assert re.search(rf"^\s*(- |# )?{name}:", FILES["apps"], re.MULTILINE), name
 
 
-@pytest.mark.parametrize("outer", ["image", "health"])
+@pytest.mark.parametrize("outer", ["image", "health", "watch", "rate_limit"])
 def test_nested_settings_are_in_apps(outer: str) -> None:
     assert set(APP.fields[outer].fields) <= mentioned(FILES["apps"])
 
@@ -57,8 +72,13 @@ def test_commented_values_are_the_defaults() -> None:
     assert len(shown) > 15
     fields = {**SETTINGS, **APP.fields}
     # What these two show is an example of its form: they have no default, or a computed one.
-    for name in set(shown) - {"csp", "port_base", "headers"}:
+    for name in set(shown) - {"csp", "port_base", "headers", "rate_limit", "watch"}:
         assert shown[name] == fields[name].default, name
+
+
+def test_values_of_the_watched_window_are_the_defaults() -> None:
+    shown = uncommented(FILES["apps"], {"watch": APP.fields["watch"]})["watch"]
+    assert shown == {name: field.default for name, field in APP.fields["watch"].fields.items()}
 
 
 def test_example_is_right_once_it_is_filled_in() -> None:

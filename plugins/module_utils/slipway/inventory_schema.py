@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from .caddy_site import RATE_LIMIT
 from .schema import Field
 
 ENVIRONMENTS = ("lab", "staging", "production")
@@ -50,6 +51,7 @@ IMAGE = Field(
             values=Field("scalar", "the argument's value"),
             keys="env_name",
         ),
+        "target": Field("string", "the stage of the Dockerfile to build"),
     },
 )
 
@@ -63,8 +65,23 @@ HEALTH = Field(
         "timeout": Field(
             "integer", "seconds a new release has until it must be healthy", default=60, minimum=1, maximum=3600
         ),
-        "interval": Field("number", "seconds between two tries", default=1, minimum=0.1, maximum=60),
+        "interval": Field("number", "seconds between two tries", default=0.3, minimum=0.1, maximum=60),
+        "request_timeout": Field("number", "seconds that one answer may take", default=5, minimum=0.1, maximum=300),
         "successes": Field("integer", "good answers in a row that count as healthy", default=2, minimum=1, maximum=20),
+    },
+)
+
+WATCH = Field(
+    "mapping",
+    "what counts as turning bad in the watched window; both must also be worse than before the switch",
+    fields={
+        "error_rate": Field("number", "share of 5xx answers that is too much", default=0.05, minimum=0, maximum=1),
+        "p95_ms": Field(
+            "number", "95th percentile of the response time in ms that is too much", default=1000, minimum=1
+        ),
+        "factor": Field("number", "how many times worse than before the switch counts as worse", default=2, minimum=1),
+        "min_requests": Field("integer", "requests below which nothing is judged", default=20, minimum=1),
+        "restarts": Field("integer", "restarts of its container that are too many", default=2, minimum=1),
     },
 )
 
@@ -147,6 +164,45 @@ APP = Field(
             minimum=0,
             maximum=86400,
         ),
+        "watch": WATCH,
+        "command": Field(
+            "list",
+            "runs in place of the image's own command",
+            default=[],
+            items=Field("scalar", "a word of the command"),
+        ),
+        "stop_grace_seconds": Field(
+            "integer", "seconds between SIGTERM and SIGKILL", default=20, minimum=0, maximum=3600
+        ),
+        "user": Field("string", "user within the container, where it shall not be the image's", default=""),
+        "read_only": Field(
+            "boolean", "read-only root file system (with a /tmp in memory): safer, not every image can", default=False
+        ),
+        "tmpfs": Field(
+            "list", "folders in memory, such as /app/cache:size=64m", default=[], items=Field("string", "a folder")
+        ),
+        "volumes": Field(
+            "list",
+            "folders of the host or volumes, such as uploads:/data",
+            default=[],
+            items=Field("string", "a volume"),
+        ),
+        "cap_add": Field(
+            "list",
+            "kernel capabilities it needs; it has none otherwise",
+            default=[],
+            items=Field("string", "a capability"),
+        ),
+        "init": Field("boolean", "a small init as process 1, for images that leave zombies", default=False),
+        "cpu_shares": Field(
+            "integer",
+            "share of processor time when it is short; everything else on the host has 1024",
+            default=512,
+            minimum=2,
+            maximum=262144,
+        ),
+        "pids_limit": Field("integer", "processes and threads at most", default=1024, minimum=16),
+        "rate_limit": RATE_LIMIT,
         "csp": Field("string", "its Content-Security-Policy header"),
         "headers": Field("mapping", "more response headers", values=Field("scalar", "the header's value")),
         "cors_origins": Field(
@@ -219,6 +275,7 @@ CONNECTION_VARIABLES = frozenset(
         "ssh_host_key_checking",
         "ssh_pipelining",
         "ssh_port",
+        "private_key_file",
         "ssh_private_key_file",
         "ssh_retries",
         "ssh_timeout",
@@ -229,7 +286,7 @@ CONNECTION_VARIABLES = frozenset(
     ]
 )
 # Given on the command line (-e) to one playbook or another.
-PLAYBOOK_VARIABLES = frozenset({"app", "release", "tag"})
+PLAYBOOK_VARIABLES = frozenset({"app", "release", "tag", "bootstrap_close_door"})
 # Names an app cannot have: its database and role are named like it.
 RESERVED_APP_NAMES = frozenset(
     {"postgres", "pgbouncer", "template0", "template1", "public", "none", "slipway", "root", "all", "replication"}
