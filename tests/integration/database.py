@@ -39,10 +39,11 @@ def databases(**passwords: str) -> list[dict[str, Any]]:
 
 @dataclass
 class Database:
-    """The host, a tunnel to its pooler, and the roles' settings."""
+    """The host, a tunnel to its pooler, which roles to run, and their settings."""
 
     world: World
     pooler_port: int = 0
+    roles: str = "postgres,pgbouncer"
     settings: dict[str, Any] = field(default_factory=dict)
 
     def converge(self, *args: str, **changes: Any) -> Done:
@@ -52,7 +53,7 @@ class Database:
         extra = self.world.lab.folder / "extra.json"
         extra.write_text(json.dumps(wished))
         return subprocess.run(
-            [str(VENV / "ansible-playbook"), "-i", str(self.world.inventory / "hosts.yml"), str(PLAYBOOK), "-e", f"@{extra}", *args],
+            [str(VENV / "ansible-playbook"), "-i", str(self.world.inventory / "hosts.yml"), str(PLAYBOOK), "-e", f"@{extra}", "--tags", f"always,{self.roles}", *args],
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL,
             env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORCE_COLOR": "0"},
         )  # fmt: skip

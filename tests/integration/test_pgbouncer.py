@@ -153,6 +153,17 @@ def test_changed_pools_are_reloaded_under_a_client_that_notices_nothing(database
     assert recap(database.converge())["changed"] == 0
 
 
+def test_a_setting_the_pooler_does_not_know_is_refused_and_the_files_are_put_back(database: Database) -> None:
+    before = database.world.root("cat /etc/pgbouncer/*.ini")
+    for wrong in ({"no_such_setting": 1}, {"max_client_conn": "many"}):
+        done = database.converge(pgbouncer_settings=wrong)
+        assert done.returncode != 0
+        assert next(iter(wrong)) in done.stdout
+        assert "Traceback" not in done.stdout + done.stderr
+        assert database.world.root("cat /etc/pgbouncer/*.ini") == before
+    assert recap(database.converge())["changed"] == 0
+
+
 def test_pools_that_ask_for_more_than_the_server_has_are_refused_before_anything_changes(database: Database) -> None:
     wish = databases()
     wish[0]["pool_size"] = 60
@@ -210,13 +221,15 @@ def test_a_restart_for_a_setting_fails_no_statement(database: Database) -> None:
     started = database.postmaster()
     try:
         with Load(database) as load:
-            database.ok("--tags", "always,postgres", postgres_settings={"max_locks_per_transaction": 96})
+            database.roles = "postgres"
+            database.ok(postgres_settings={"max_locks_per_transaction": 96})
             restarted = time.monotonic()
         assert database.postmaster() != started
         assert load.failed == []
         assert min(load.answered.values()) > restarted
     finally:
         database.ok()
+        database.roles = "postgres,pgbouncer"
 
 
 def test_the_pooler_comes_back_when_it_is_killed(database: Database) -> None:

@@ -240,7 +240,8 @@ def _restart_or_put_back(wish: Wish) -> None:
             if wish.kept.exists()
             else b"# The settings that stood here kept PostgreSQL from starting.\n"
         )
-        refused = wish.conf.with_name(wish.conf.name + ".refused")
+        refused = _refused(wish)
+        KEPT.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.copyfile(wish.conf, refused)
         wish.conf.write_bytes(old)
         _start(wish, "restart")
@@ -266,3 +267,9 @@ def _prove(wish: Wish, outcome: Outcome, pending: Iterable[str]) -> None:
         part.write_bytes(wish.conf.read_bytes())
         part.chmod(0o600)
         os.replace(part, wish.kept)
+    _refused(wish).unlink(missing_ok=True)
+
+
+def _refused(wish: Wish) -> Path:
+    """Where settings go that the server did not start with: to be looked at, and out of the way."""
+    return wish.kept.with_suffix(".refused")
