@@ -23,14 +23,14 @@ def test_quotes_inside_a_value_are_escaped() -> None:
 
 def test_only_reads_wait_for_a_starting_application() -> None:
     lines = text(try_seconds=9)
-    reads, _, others = lines.partition("\thandle {\n")
+    reads, _, others = lines.partition("reverse_proxy @tries_once")
     assert "lb_try_duration 9s" in reads
     assert "lb_try_duration" not in others
     assert lines.count("keepalive off") == 2
 
 
 def test_the_proxy_dials_the_stable_port_at_its_address() -> None:
-    assert "reverse_proxy 10.213.87.1:18010 {" in text(upstream_address="10.213.87.1", upstream_port=18010)
+    assert "reverse_proxy @waits 10.213.87.1:18010 {" in text(upstream_address="10.213.87.1", upstream_port=18010)
 
 
 def test_headers_the_user_names_replace_the_defaults_and_an_empty_one_is_removed() -> None:
@@ -43,7 +43,7 @@ def test_headers_the_user_names_replace_the_defaults_and_an_empty_one_is_removed
 def test_an_own_policy_replaces_the_applications_while_the_default_gives_way() -> None:
     lines = text(csp="default-src 'self'")
     assert "\t\tContent-Security-Policy \"default-src 'self'\"" in lines
-    assert '\t\t?X-Frame-Options "SAMEORIGIN"' in lines
+    assert '\theader ?X-Frame-Options "SAMEORIGIN"' in lines
 
 
 def test_without_origins_cors_is_the_applications_own_business() -> None:

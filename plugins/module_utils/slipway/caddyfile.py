@@ -33,20 +33,19 @@ def addresses(scheme: str, domains: Iterable[str]) -> str:
 
 def headers(site: Site) -> Lines:
     """Response headers. Deferred, so that they replace what the application says; with ``?`` only where it says nothing."""
-    wanted: list[tuple[str, str]] = [("X-Content-Type-Options", "nosniff")]
-    if site.hsts:
-        wanted.append(("Strict-Transport-Security", site.hsts))
-    if site.csp:
-        wanted.append(("Content-Security-Policy", site.csp))
-    if site.frame_options:
-        wanted.append(("?X-Frame-Options", site.frame_options))
-    if site.referrer_policy:
-        wanted.append(("?Referrer-Policy", site.referrer_policy))
+    firm = {
+        "X-Content-Type-Options": "nosniff",
+        "Strict-Transport-Security": site.hsts,
+        "Content-Security-Policy": site.csp,
+    }
+    gentle = {"X-Frame-Options": site.frame_options, "Referrer-Policy": site.referrer_policy}
     taken = {name.lower() for name in site.headers}
     lines = ["defer", "-Server", "-X-Powered-By"]
-    lines += [f"{name} {quote(value)}" for name, value in wanted if name.lstrip("?").lower() not in taken]
+    lines += [f"{name} {quote(value)}" for name, value in firm.items() if value and name.lower() not in taken]
     lines += [f"{name} {quote(value)}" if value else f"-{name}" for name, value in site.headers.items()]
-    return block("header", lines)
+    # One directive each: together in a block, the presence of any one would leave all of them out.
+    single = [f"header ?{name} {quote(value)}" for name, value in gentle.items() if value and name.lower() not in taken]
+    return [*block("header", lines), *single]
 
 
 def cors(site: Site) -> Lines:
@@ -77,8 +76,8 @@ def cors(site: Site) -> Lines:
     return lines + block("handle @cors_preflight", answer)
 
 
-def proxy(site: Site, try_seconds: int) -> Lines:
-    """``reverse_proxy`` to the application's stable port.
+def proxy(site: Site, matcher: str, try_seconds: int) -> Lines:
+    """``reverse_proxy`` of what ``matcher`` names to the application's stable port.
 
     Keep-alive is off, so that every request takes the port's redirect anew: a deploy switches it without a reload.
     """
@@ -89,7 +88,7 @@ def proxy(site: Site, try_seconds: int) -> Lines:
     ]
     if site.cors_origins:
         lines += [f"header_down -Access-Control-{name}" for name in ("Allow-Origin", "Allow-Credentials")]
-    return block(f"reverse_proxy {site.upstream_address}:{site.upstream_port}", lines)
+    return block(f"reverse_proxy {matcher} {site.upstream_address}:{site.upstream_port}", lines)
 
 
 def limits(site: Site) -> Lines:
@@ -116,9 +115,10 @@ def service(site: Site) -> Lines:
         lines.append(f"import {SNIPPETS}/{site.name}.caddy")
     # Caddy 2.6 has closed a request's body once a dial has failed, so that trying a POST again ends in an error
     # some seconds later: bodies are tried once and answered 503 at once. GETs wait for a starting application.
-    lines.append("@waits method GET HEAD OPTIONS")
-    lines += block("handle @waits", proxy(site, site.try_seconds))
-    lines += block("handle", proxy(site, 0))
+    # No ``handle`` around them: it would come before most of what a snippet may say.
+    lines += ["@waits method GET HEAD OPTIONS", "@tries_once not method GET HEAD OPTIONS"]
+    lines += proxy(site, "@waits", site.try_seconds)
+    lines += proxy(site, "@tries_once", 0)
     lines += block("handle_errors", [f"import site_{site.name}_headers", "import slipway_errors"])
     return lines
 
