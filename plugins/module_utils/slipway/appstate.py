@@ -97,8 +97,8 @@ class State:
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> State:
         """From plain data. Raises KeyError, TypeError or ValueError on anything that :meth:`to_dict` did not write."""
-        if raw.get("version") != VERSION:
-            raise ValueError(f"version {raw.get('version')}")
+        if not isinstance(raw, dict) or raw.get("version") != VERSION:
+            raise ValueError(f"not of version {VERSION}")
         current = Serving(**raw["current"]) if raw["current"] else None
         if current and current.colour not in COLOURS:
             raise ValueError(current.colour)
