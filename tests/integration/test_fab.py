@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fab`` against a converged host, over real SSH: it shows what is there and changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.world import World
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+
+
+def fab(world: World, *words: str) -> subprocess.CompletedProcess[str]:
+    """A fab command on the world's inventory, without a terminal."""
+    return subprocess.run(
+        [str(ROOT / "bin/fab"), *words, "-i", str(world.inventory)], check=False, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL, cwd="/", timeout=120, env={**os.environ, "NO_COLOR": "1"},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seen(converged: World) -> dict[str, Any]:
+    """What ``fab status --json`` says of the converged host."""
+    done = fab(converged, "status", "--json")
+    found: dict[str, Any] = json.loads(done.stdout)
+    (host,) = found["hosts"]
+    assert not host["error"], host["error"]
+    return {**host, "rung": found["rung"], "rows": {row["label"]: row for row in host["rows"]}}
+
+
+def test_status_shows_the_release_that_serves(converged: World, seen: dict[str, Any]) -> None:
+    answer = json.loads(converged.root(["/usr/local/sbin/slipway", "app", "status", "--json"]))
+    (app,) = answer["apps"]
+    assert seen["rows"]["app notes"]["level"] == "good"
+    assert app["release"] in seen["rows"]["app notes"]["text"]
+    assert app["release"] in seen["rows"]["last deploy"]["text"]
+
+
+def test_status_shows_database_pool_and_certificate(converged: World, seen: dict[str, Any]) -> None:
+    assert "notes" in seen["seen"]["database"]["databases_mb"]
+    assert seen["seen"]["database"]["max_connections"] == int(converged.sql("show max_connections"))
+    assert {pool["database"] for pool in seen["seen"]["database"]["pools"]} >= {"notes"}
+    (certificate,) = seen["seen"]["certificates"]
+    assert certificate["domain"] == converged.domain
+    assert certificate["days_left"] > 0
+    assert "Pebble" in certificate["issuer"]
+
+
+def test_status_shows_services_and_the_plans_memory(seen: dict[str, Any]) -> None:
+    services = seen["seen"]["services"]
+    assert {name for name, one in services.items() if one["state"] == "active"} >= {
+        "ssh",
+        "docker",
+        "caddy",
+        "postgres",
+        "pgbouncer",
+    }
+    assert seen["seen"]["system"]["ram_mb"] == 2048
+    assert seen["rung"] == {"number": 0, "name": "mvp"}
+
+
+def test_status_is_one_screen_and_takes_one_login(converged: World) -> None:
+    before = int(converged.root("journalctl -t sshd-session -t sshd | grep -c 'Accepted publickey'"))
+    text = fab(converged, "status").stdout
+    after = int(converged.root("journalctl -t sshd-session -t sshd | grep -c 'Accepted publickey'"))
+    assert after - before == 1
+    assert len(text.splitlines()) <= 40
+    assert "\x1b" not in text
+
+
+def test_looking_changes_nothing(converged: World) -> None:
+    state = "find /etc /usr/local /var/lib/slipway -xdev -type f -exec sha256sum {} + | sort -k2 | sha256sum"
+    before = (
+        converged.root(state),
+        converged.root("docker ps -aq | sort"),
+        converged.sql("select count(*) from pg_stat_user_tables"),
+    )
+    for words in (
+        ["status"],
+        ["sizing"],
+        ["logs", "notes", "--lines", "3"],
+        ["psql", "notes", "--command", "select 1"],
+    ):
+        done = fab(converged, *words)
+        assert done.returncode in (0, 1), done.stderr
+    assert (
+        converged.root(state),
+        converged.root("docker ps -aq | sort"),
+        converged.sql("select count(*) from pg_stat_user_tables"),
+    ) == before
+
+
+def test_stopped_service_is_seen_and_named(converged: World) -> None:
+    converged.root("systemctl stop pgbouncer.service")
+    try:
+        done = fab(converged, "status")
+    finally:
+        converged.root("systemctl start pgbouncer.service")
+        converged.wait_until_serving()
+    assert done.returncode == 1
+    assert "pgbouncer INACTIVE" in done.stdout
+    assert "PgBouncer does not answer" in done.stdout
+
+
+def test_logs_show_the_apps_own_lines_and_its_accesses(converged: World) -> None:
+    mark = f"/?mark={time.time_ns()}"
+    assert converged.status(mark) == 200
+    assert "serving" in fab(converged, "logs", "--lines", "200").stdout
+    deadline = time.monotonic() + 20
+    while mark not in (text := fab(converged, "logs", "notes", "--access").stdout):
+        assert time.monotonic() < deadline, text[-2000:]
+        time.sleep(1)
+    assert json.loads(text.splitlines()[-1])
+
+
+def test_psql_reads_with_the_apps_rights_and_writes_only_when_told(converged: World) -> None:
+    who = fab(converged, "psql", "--command", "select current_user, current_setting('transaction_read_only')")
+    assert "notes" in who.stdout
+    assert " on" in who.stdout
+    refused = fab(converged, "psql", "--command", "create table fab_was_here()")
+    assert refused.returncode != 0
+    assert "read-only transaction" in refused.stderr
+    assert converged.sql("select to_regclass('fab_was_here')") == ""
+    allowed = fab(converged, "psql", "--write", "--command", "create table fab_was_here()")
+    assert allowed.returncode == 0, allowed.stderr
+    assert converged.sql("select tableowner from pg_tables where tablename = 'fab_was_here'") == "notes"
+    assert fab(converged, "psql", "--write", "--command", "drop table fab_was_here").returncode == 0
+
+
+def test_sizing_measures_the_live_host(converged: World) -> None:
+    budget = json.loads(fab(converged, "sizing", "--json").stdout)
+    assert budget["postgres"]["settings"]["max_connections"] in (50, "50")
+    assert budget["budget"]["total_mb"] <= 2048
+    assert "Memory budget: 2048 MB" in fab(converged, "sizing").stdout
+
+
+def test_ssh_leads_to_the_admin_user(converged: World) -> None:
+    done = subprocess.run(
+        [str(ROOT / "bin/fab"), "ssh", "-i", str(converged.inventory)], check=False, capture_output=True, text=True,
+        input="id -un\n", timeout=60, cwd="/",
+    )  # fmt: skip
+    assert "ops" in done.stdout, done.stderr
+
+
+def test_changed_host_key_is_refused_with_the_reason(converged: World, tmp_path: Path) -> None:
+    known = converged.lab.known_hosts
+    original = known.read_text()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "other")], check=True)
+    other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    known.write_text(f"{converged.ip} {other}\n")
+    try:
+        done = fab(converged, "status")
+    finally:
+        known.write_text(original)
+    assert done.returncode == 1
+    assert "another host key than the one known" in done.stdout
+    assert f"ssh-keygen -R '{converged.ip}'" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_secrets_are_on_no_screen(converged: World) -> None:
+    from tests.integration.world import PLANTED
+
+    shown = "".join(
+        done.stdout + done.stderr
+        for done in (
+            fab(converged, "status", "--json"),
+            fab(converged, "logs", "deploy"),
+            fab(converged, "logs", "--lines", "500"),
+        )
+    )
+    for secret in PLANTED.values():
+        assert secret not in shown
