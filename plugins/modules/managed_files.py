@@ -132,6 +132,9 @@ def main(module: AnsibleModule) -> dict:
     if params["guard"]:
         # A run that broke off may have left one: what landed then is undone unless this run confirms it.
         result["guard_pending"] = guard.is_pending(params["guard"])
+        undone = None if module.check_mode else guard.take_report(params["guard"])
+        if undone:
+            module.warn(undone.sentence())
     if not changes or module.check_mode:
         return result
     transaction = Transaction(changes)
@@ -139,9 +142,7 @@ def main(module: AnsibleModule) -> dict:
     try:
         transaction.stage()
         if params["guard"]:
-            armed = guard.arm(params["guard"], result["changed_paths"], params["guard_restore"], params["guard_seconds"])
-            if armed.previous:
-                module.warn(armed.previous.sentence())
+            guard.arm(params["guard"], result["changed_paths"], params["guard_restore"], params["guard_seconds"])
             guarded = True
         transaction.land()
         run_all(params["verify"], "Verification")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from slipway import guard
 from slipway.errors import InputError
-from slipway.guard_script import Saved, boot_unit, restore_script, timer_argv
+from slipway.guard_script import Saved, boot_units, restore_script, timer_argv
 
 
 @dataclass
@@ -106,7 +106,7 @@ def test_restore_runs_its_commands_in_order_and_reports_the_one_that_failed(benc
     assert "What failed meanwhile: false" in waiting["message"]
 
 
-def test_restore_at_boot_puts_files_back_and_leaves_the_commands_to_the_services(bench: Bench) -> None:
+def test_restore_at_boot_puts_files_back_and_runs_the_commands_once_the_services_are_up(bench: Bench) -> None:
     conf, log = bench.base / "x.conf", bench.base / "ran"
     conf.write_text("before\n")
     bench.arm(conf, restore=[["touch", str(log)]])
@@ -115,6 +115,11 @@ def test_restore_at_boot_puts_files_back_and_leaves_the_commands_to_the_services
     assert conf.read_text() == "before\n"
     assert not log.exists()
     assert "rebooted" in guard.pending(root=bench.root)[0]["message"]
+    bench.fire("late")
+    assert log.exists()
+    log.unlink()
+    bench.fire("late")
+    assert not log.exists()
 
 
 def test_a_confirmed_change_stays_even_when_the_script_runs_late(bench: Bench) -> None:
@@ -160,14 +165,16 @@ def test_arming_again_keeps_the_state_known_to_work(bench: Bench) -> None:
     assert (first.read_text(), second.read_text()) == ("good\n", "fine\n")
 
 
-def test_the_next_arming_tells_of_an_earlier_restore(bench: Bench) -> None:
+def test_a_restore_is_told_once(bench: Bench) -> None:
     conf = bench.base / "x.conf"
     bench.arm(conf)
+    assert guard.take_report("sshd", root=bench.root, unit_dir=bench.units) is None
     bench.fire()
-    again = bench.arm(conf)
-    assert again.previous is not None
-    assert str(conf) in again.previous.sentence()
-    assert bench.confirm() is True
+    report = guard.take_report("sshd", root=bench.root, unit_dir=bench.units)
+    assert report is not None
+    assert str(conf) in report.sentence()
+    assert guard.take_report("sshd", root=bench.root, unit_dir=bench.units) is None
+    assert not list(bench.units.rglob("slipway-guard*"))
 
 
 def test_nothing_is_armed_when_the_timer_does_not_start(bench: Bench) -> None:
@@ -178,15 +185,14 @@ def test_nothing_is_armed_when_the_timer_does_not_start(bench: Bench) -> None:
     assert not list(bench.units.rglob("slipway-guard*"))
 
 
-def test_the_boot_unit_is_there_while_any_guard_is_pending(bench: Bench) -> None:
+def test_the_boot_units_are_there_while_any_guard_is_pending(bench: Bench) -> None:
     bench.arm(bench.base / "x", name="one")
     bench.arm(bench.base / "y", name="two")
-    link = bench.units / "sysinit.target.wants" / guard.BOOT_UNIT
     bench.confirm(name="one")
-    assert link.is_symlink()
+    for target, unit in guard.BOOT_UNITS.items():
+        assert (bench.units / f"{target}.wants" / unit).resolve() == bench.units / unit
     bench.confirm(name="two")
-    assert not link.is_symlink()
-    assert not (bench.units / guard.BOOT_UNIT).exists()
+    assert not list(bench.units.rglob("slipway-guard*"))
 
 
 def test_the_script_waits_for_the_lock_that_a_confirmation_holds(bench: Bench) -> None:
@@ -243,7 +249,9 @@ def test_a_saved_unit_file_makes_the_script_reload_systemd() -> None:
 
 
 def test_the_boot_unit_comes_before_everything_that_reads_what_it_restores() -> None:
-    before = next(line for line in boot_unit(Path("/g")).splitlines() if line.startswith("Before=sysinit"))
+    before = next(
+        line for line in boot_units(Path("/g"))["sysinit.target"].splitlines() if line.startswith("Before=sysinit")
+    )
     for unit in ("ssh.service", "slipway-firewall.service", "systemd-sysctl.service", "network-pre.target"):
         assert unit in before
 

@@ -14,7 +14,7 @@ What is on disk, under ``/var/lib/slipway/guard`` (root only)::
     NAME/armed          the guard is pending while this exists
     NAME/state.json     what was saved, when, for how long
     NAME/files/N        the old content, with owner and mode
-    NAME/restore        the script; argument 'timer' or 'boot'
+    NAME/restore        the script; argument 'timer', or 'boot' and then 'late'
     NAME/restored.json  the report left by a restore, told to the operator by the next run
 """
 
@@ -31,17 +31,17 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from .errors import InputError, SlipwayError
-from .guard_script import Saved, boot_unit, reloads_systemd, restore_script, restore_steps, timer_argv
+from .guard_script import Saved, boot_units, reloads_systemd, restore_script, restore_steps, timer_argv
 
 ROOT = Path("/var/lib/slipway/guard")
 UNIT_DIR = Path("/etc/systemd/system")
-BOOT_UNIT = "slipway-guard-boot.service"
+BOOT_UNITS = {"sysinit.target": "slipway-guard-boot.service", "multi-user.target": "slipway-guard-late.service"}
 SECONDS = range(5, 3601)
 
 Runner = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
@@ -88,13 +88,12 @@ class Report:
 
 @dataclass(frozen=True)
 class Armed:
-    """A pending guard. ``previous`` is the report of an earlier restore of the same name, for telling the operator."""
+    """A pending guard."""
 
     name: str
     armed_at: str
     seconds: int
     paths: tuple[str, ...] = ()
-    previous: Report | None = field(default=None)
 
 
 def run_command(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -196,7 +195,6 @@ def arm(
     directory = root / name
     files = directory / "files"
     with _locked(root):
-        previous = _report(directory)
         state = _read_json(directory / "state.json") if (directory / "armed").exists() else {}
         if not state:
             shutil.rmtree(directory, ignore_errors=True)
@@ -225,30 +223,32 @@ def arm(
         }
         _write(directory / "state.json", json.dumps(new_state, indent=1))
         _write(directory / "restore", restore_script(name, armed_at, saved, commands, root), 0o700)
-        # No daemon-reload: systemd has to know this unit at the next boot only.
-        (unit_dir / "sysinit.target.wants").mkdir(parents=True, exist_ok=True)
-        _write(unit_dir / BOOT_UNIT, boot_unit(root), 0o644)
-        link = unit_dir / "sysinit.target.wants" / BOOT_UNIT
-        link.unlink(missing_ok=True)
-        link.symlink_to(unit_dir / BOOT_UNIT)
+        # No daemon-reload: systemd has to know these units at the next boot only.
+        for target, text in boot_units(root).items():
+            link = unit_dir / f"{target}.wants" / BOOT_UNITS[target]
+            link.parent.mkdir(parents=True, exist_ok=True)
+            _write(unit_dir / BOOT_UNITS[target], text, 0o644)
+            link.unlink(missing_ok=True)
+            link.symlink_to(unit_dir / BOOT_UNITS[target])
         _write(directory / "armed", armed_at + "\n")
         run(["systemctl", "stop", f"slipway-guard-{name}.timer"])  # exit 5 where none runs: the usual case
         started = run(timer_argv(name, seconds, directory / "restore"))
         if started.returncode != 0:
             (directory / "armed").unlink()
-            _clear_boot_unit(root, unit_dir)
+            _clear_boot_units(root, unit_dir)
             raise GuardError(
                 f"The guard for '{name}' did not start: {started.stderr.strip() or started.stdout.strip()}",
                 "a host that runs systemd, with systemd-run",
                 "look at 'systemctl status' on the host; nothing was changed",
             )
-    return Armed(name, armed_at, seconds, tuple(s.path for s in saved), previous)
+    return Armed(name, armed_at, seconds, tuple(s.path for s in saved))
 
 
-def _clear_boot_unit(root: Path, unit_dir: Path) -> None:
+def _clear_boot_units(root: Path, unit_dir: Path) -> None:
     if not any(root.glob("*/armed")):
-        (unit_dir / "sysinit.target.wants" / BOOT_UNIT).unlink(missing_ok=True)
-        (unit_dir / BOOT_UNIT).unlink(missing_ok=True)
+        for target, unit in BOOT_UNITS.items():
+            (unit_dir / f"{target}.wants" / unit).unlink(missing_ok=True)
+            (unit_dir / unit).unlink(missing_ok=True)
 
 
 def disarm(name: str, *, root: Path = ROOT, unit_dir: Path = UNIT_DIR, run: Runner = run_command) -> bool:
@@ -258,7 +258,7 @@ def disarm(name: str, *, root: Path = ROOT, unit_dir: Path = UNIT_DIR, run: Runn
         if not (directory / "armed").exists():
             return False
         (directory / "armed").unlink()
-        _clear_boot_unit(root, unit_dir)
+        _clear_boot_units(root, unit_dir)
         shutil.rmtree(directory)
     # After the lock: a restore script that waits for it must be able to go on and find the guard gone.
     run(["systemctl", "stop", f"slipway-guard-{name}.timer"])
@@ -285,7 +285,7 @@ def confirm(
         report = _report(directory)
         if not pending_state and report:
             shutil.rmtree(directory)
-            _clear_boot_unit(root, unit_dir)
+            _clear_boot_units(root, unit_dir)
     if report and not pending_state:
         raise GuardFiredError(
             report.sentence(),
@@ -299,6 +299,20 @@ def confirm(
             "run guard_confirm after 'meta: reset_connection' or with ControlPath=none",
         )
     return disarm(name, root=root, unit_dir=unit_dir, run=run)
+
+
+def take_report(name: str, *, root: Path = ROOT, unit_dir: Path = UNIT_DIR) -> Report | None:
+    """The report of a restore that nobody was told of yet, once; the operator is told by whoever takes it."""
+    directory = root / check_name(name)
+    if not (directory / "restored.json").exists():
+        return None
+    with _locked(root):
+        report = _report(directory)
+        if (directory / "armed").exists() or (directory / "late").exists():
+            return None
+        shutil.rmtree(directory, ignore_errors=True)
+        _clear_boot_units(root, unit_dir)
+    return report
 
 
 def is_pending(name: str, *, root: Path = ROOT) -> bool:

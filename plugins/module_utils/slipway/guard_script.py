@@ -41,26 +41,40 @@ def timer_argv(name: str, seconds: int, script: Path) -> list[str]:
     ]
 
 
-def boot_unit(root: Path) -> str:
-    """The unit that restores at boot what was pending at shutdown, before sshd, sysctl and the firewall read their files."""
-    return f"""\
-# Written by Slipway while a guarded change waits for its confirmation; removed by the confirmation.
-[Unit]
-Description=Undo changes that nobody confirmed before the reboot
+def boot_units(root: Path) -> dict[str, str]:
+    """The two units, wanted by target -> text, that restore at boot what was pending at shutdown.
+
+    Files first, before sshd, sysctl and the firewall read theirs; the commands once these run.
+    """
+    head = (
+        "# Written by Slipway while a guarded change waits for its confirmation; removed by the confirmation.\n[Unit]\n"
+    )
+    early = f"""\
+Description=Put back the files of changes that nobody confirmed before the reboot
 DefaultDependencies=no
 RequiresMountsFor={root}
 After=local-fs.target
 Before=sysinit.target systemd-sysctl.service network-pre.target slipway-firewall.service ssh.service ssh.socket
-Conflicts=shutdown.target
 Before=shutdown.target
-
+Conflicts=shutdown.target
+"""
+    late = """\
+Description=Finish putting back changes that nobody confirmed before the reboot
+After=network.target ssh.service fail2ban.service
+"""
+    return {
+        target: head
+        + text
+        + f"""
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'for s in {root}/*/restore; do [ ! -e "$$s" ] || /bin/sh "$$s" boot; done'
+ExecStart=/bin/sh -c 'for s in {root}/*/restore; do [ ! -e "$$s" ] || /bin/sh "$$s" {mode}; done'
 
 [Install]
-WantedBy=sysinit.target
+WantedBy={target}
 """
+        for target, text, mode in (("sysinit.target", early, "boot"), ("multi-user.target", late, "late"))
+    }
 
 
 def restore_steps(saved: Sequence[Saved], files: Path) -> list[tuple[str, str]]:
@@ -94,7 +108,11 @@ def reloads_systemd(saved: Sequence[Saved]) -> bool:
 def restore_script(
     name: str, armed_at: str, saved: Sequence[Saved], commands: Sequence[Sequence[str]], root: Path
 ) -> str:
-    """The self-contained script. At boot the commands are left out: the services read the files when they start."""
+    """The self-contained script; its argument is one of these.
+
+    ``timer``: put the files back and run the commands. ``boot``: put the files back. ``late``: run the commands that
+    ``boot`` left for when the services are up.
+    """
     directory = root / name
     steps = restore_steps(saved, directory / "files")
     if reloads_systemd(saved):
@@ -109,23 +127,30 @@ def restore_script(
         f"dir={shlex.quote(str(directory))}",
         f"exec 9>>{shlex.quote(str(root / '.lock'))}",
         "flock 9",
-        '[ -e "$dir/armed" ] || exit 0',
-        'failed=""',
+        'if [ "$by" = late ]; then',
+        '  [ -e "$dir/late" ] || exit 0',
+        '  failed="$(cat "$dir/late")"',
+        "else",
+        '  [ -e "$dir/armed" ] || exit 0',
+        '  failed=""',
+        "fi",
         'fail() { failed="${failed:+$failed, }$1"; }',
         "{",
+        'if [ "$by" != late ]; then',
     ]
-    lines += [f"{command} || fail {number}" for number, (_, command) in enumerate(steps)]
-    if commands:
-        lines.append('if [ "$by" != boot ]; then')
-        # The lock is not handed down: a command that starts a daemon must not keep it for ever.
-        lines += [f"  {shlex.join(argv)} 9>&- || fail {len(steps) + number}" for number, argv in enumerate(commands)]
-        lines.append("fi")
+    lines += [f"  {command} || fail {number}" for number, (_, command) in enumerate(steps)]
+    lines += ["fi", 'if [ "$by" = boot ]; then', '  echo "$failed" >"$dir/late"', "else", "  :"]
+    # The lock is not handed down: a command that starts a daemon must not keep it for ever.
+    lines += [f"  {shlex.join(argv)} 9>&- || fail {len(steps) + number}" for number, argv in enumerate(commands)]
     entry = json.dumps({"who": "guard", "what": "restore", "name": name, "armed_at": armed_at})[:-1]
     lines += [
-        '} >"$dir/log" 2>&1',
+        "fi",
+        '} >>"$dir/log" 2>&1',
         'now="$(date -u +%Y-%m-%dT%H:%M:%SZ)"',
-        """printf '{"restored_at": "%s", "by": "%s", "failed": [%s]}\\n' "$now" "$by" "$failed" >"$dir/restored.json.new" """.rstrip(),
+        '[ "$by" = late ] && told=boot || told="$by"',
+        """printf '{"restored_at": "%s", "by": "%s", "failed": [%s]}\\n' "$now" "$told" "$failed" >"$dir/restored.json.new\"""",
         'mv -f "$dir/restored.json.new" "$dir/restored.json"',
+        '[ "$by" = late ] && rm -f "$dir/late" && exit 0',
         'rm -f "$dir/armed"',
         "sync",
         f"if [ -d {shlex.quote(str(Path(JOURNAL).parent))} ]; then",
