@@ -13,7 +13,7 @@ NUMBERS = {"workers": 2, "concurrency": 120, "memory_mb": 300, "client_pool": 10
 SIZING: dict[str, Any] = {"apps": {"notes": {**NUMBERS, "server_pool": 6, "session_pool": 3}, "shop": NUMBERS}}
 NOTES: dict[str, Any] = {"name": "notes", "domains": ["n.example.com"], "image": {"source": "ship", "path": "."}}
 SHOP: dict[str, Any] = {"name": "shop", "domains": [], "database": False, "port": 3000}
-VAULT = {"notes": {"database_password": "p@ss/word"}}
+VAULT = {"notes": {"database_password": "p@ss/word-of-length"}}
 
 
 def test_ports_follow_the_order_of_the_list() -> None:
@@ -26,7 +26,7 @@ def test_ports_follow_the_order_of_the_list() -> None:
 
 def test_an_app_gets_its_pooler_urls_with_the_password_quoted_and_only_among_the_secrets() -> None:
     (app,) = resolve([NOTES], SIZING, VAULT, Network("10.0.0.1", 6000))["apps"]
-    assert app["secrets"]["DATABASE_URL"] == "postgresql://notes:p%40ss%2Fword@10.0.0.1:6000/notes"
+    assert app["secrets"]["DATABASE_URL"] == "postgresql://notes:p%40ss%2Fword-of-length@10.0.0.1:6000/notes"
     assert app["secrets"]["DATABASE_SESSION_URL"].endswith("/notes_session")
     assert "word" not in str(app["env"])
 
@@ -65,3 +65,9 @@ def test_two_apps_on_one_port_are_refused_by_name() -> None:
 def test_a_database_without_password_names_the_key_to_add() -> None:
     with pytest.raises(InputError, match=r"vault_apps\.notes\.database_password"):
         resolve([NOTES], SIZING, {"notes": {}})
+
+
+def test_a_short_password_is_refused_without_being_shown() -> None:
+    with pytest.raises(InputError, match="has 5 characters") as caught:
+        resolve([NOTES], SIZING, {"notes": {"database_password": "abcde"}})
+    assert "abcde" not in str(caught.value)

@@ -12,6 +12,7 @@ from .errors import InputError
 
 PORT_BASE, PORTS_PER_APP, APPS_MOST = 18000, 10, 100
 BLUE, GREEN = 1, 2
+PASSWORD_LEAST = 12
 SESSION_SUFFIX = "_session"
 SITE_KEYS = ("csp", "headers", "cors_origins", "rate_limit", "body_limit", "redirects", "caddy_snippet")
 """What the proxy alone needs to know."""
@@ -108,6 +109,12 @@ def _password(app: Mapping[str, Any], vault: Mapping[str, Mapping[str, Any]]) ->
             f"App {name} has a database, but the vault holds no password for it",
             f"vault_apps.{name}.database_password",
             "add it with 'ansible-vault edit' to group_vars/all/vault.yml (any long random text), or set database: false",
+        )
+    if len(str(password)) < PASSWORD_LEAST:
+        raise InputError(
+            f"vault_apps.{name}.database_password has {len(str(password))} characters",
+            f"at least {PASSWORD_LEAST}",
+            "generate one with 'openssl rand -hex 24' and put it into the vault",
         )
     return str(password)
 
