@@ -20,7 +20,7 @@ from lab import images, keys
 from lab.driver import Progress
 from lab.model import DOMAIN, Host, HostSpec, Lab, LabError, lab_root
 from lab.network import IPv4, IPv6, cut_rules, free_subnets, matching_ip6, next_address
-from lab.process import Completed, as_root, installed, output, run
+from lab.process import Completed, installed, output, run
 
 _LABEL = "dev.slipway"
 _CAPABILITIES = {"SYS_MODULE": 16, "SYS_RESOURCE": 24}
@@ -229,11 +229,15 @@ class DockerDriver:
         self._nft(host, ["-f", "-"], "".join(f"delete table inet {t}\n" for t in tables))
 
     def _nft(self, host: Host, arguments: Sequence[str], script: str = "") -> Completed:
-        """nft of this machine in the host's network namespace: nothing inside the host can see or stop it."""
+        """nft in the host's network namespace, from a container beside it: nothing inside the host can stop it.
+
+        Not this machine's own nft: one older than the host's crashes on the host's rules, and would need root.
+        """
         if not host.running:
             raise LabError(f"Host {host.name} does not run", remedy=f"start it with bin/lab start {host.name}")
-        pid = output(["docker", "inspect", "--format", "{{.State.Pid}}", host.id])
-        return run([*as_root(), "nsenter", "-t", pid, "-n", "nft", *arguments], stdin=script.encode())
+        tag = images.ensure("services", lambda _line: None)
+        argv = ["docker", "run", "--rm", "--interactive", "--network", f"container:{host.id}", "--cap-drop", "ALL"]
+        return run([*argv, "--cap-add", "NET_ADMIN", "--entrypoint", "nft", tag, *arguments], stdin=script.encode())
 
     # -- power ---------------------------------------------------------------------------------------------------
 

@@ -92,7 +92,7 @@ class Stages:
             turn += 1
             with self._lock:
                 detail = self._detail
-            width = os.get_terminal_size(self._stream.fileno()).columns
+            width = os.get_terminal_size(self._stream.fileno()).columns or 80
             line = f" {_SPINNER[turn % len(_SPINNER)]} {stage.title}  {clock(time.monotonic() - started)}  {detail}"
             self._stream.write("\r\033[K" + line[: max(width - 1, 20)])
             self._stream.flush()
