@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypothesis without a deadline (a year of backups takes what a busy machine gives it), and a PostgreSQL server."""
+"""Hypothesis without a deadline (a year of backups takes what a busy machine gives it), a PostgreSQL server and a bucket."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 
+from .fake_s3 import FakeS3
 from .postgres import server
 
 settings.register_profile("unhurried", deadline=None)
@@ -39,3 +40,11 @@ def new_database(postgres: str) -> Iterator[Callable[..., str]]:
         yield make
         for name in made:
             admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeS3]:
+    """An empty bucket that can be told to misbehave."""
+    bucket = FakeS3()
+    yield bucket
+    bucket.close()
