@@ -87,3 +87,16 @@ def test_every_task_that_ran_has_its_time(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert [(one.task, one.status) for one in counted.tasks] == [("Pause", "ok"), ("Say", "ok")]
     assert counted.tasks[0].seconds >= 1.0
+
+
+@pytest.mark.parametrize("name", ["site", "deploy"])
+def test_each_benchmark_starts_as_the_command_that_the_documents_name(name: str) -> None:
+    done = subprocess.run(
+        [ROOT / ".venv/bin/python", "-m", f"benchmarks.{name}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"python -m benchmarks.{name}" in done.stdout
