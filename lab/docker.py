@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -67,6 +68,18 @@ def machine_options(cgroup_version: str, dropped: Sequence[str]) -> tuple[list[s
     for mount in ("/run:exec,mode=755", "/run/lock:mode=1777", "/tmp:exec,mode=1777"):  # noqa: S108
         options += ["--tmpfs", mount]
     return [*options, "--stop-signal", "SIGRTMIN+3", "--env", "container=docker"], command
+
+
+def remove_cgroups(ids: Sequence[str], root: Path = Path("/sys/fs/cgroup")) -> None:
+    """Remove the control groups of containers that are gone with their host: on cgroup v1 they are the machine's.
+
+    What is in use or not ours to remove stays; so does everything on v2, where they went with the host.
+    """
+    for id_ in ids:
+        if re.fullmatch(r"[0-9a-f]{64}", id_):
+            for folder in root.glob(f"*/docker/{id_}"):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
 
 class DockerDriver:
@@ -173,11 +186,19 @@ class DockerDriver:
 
     def destroy(self, host: Host) -> None:
         """Remove a host and its disk."""
+        inner = self._inner_containers(host)
         run(["docker", "rm", "--force", "--volumes", host.id])
+        remove_cgroups(inner)
         lab = Lab(host.lab)
         keys.forget_host_keys(lab, host.name)
         if lab.folder.exists():
             keys.write_ssh_files(lab, self.hosts(lab))
+
+    def _inner_containers(self, host: Host) -> list[str]:
+        """Ids of the containers that the host's own Docker engine knows."""
+        if not host.running:
+            return []
+        return run(["docker", "exec", host.id, "ls", "/var/lib/docker/containers"], check=False).stdout.split()
 
     # -- network -------------------------------------------------------------------------------------------------
 

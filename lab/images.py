@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from lab.keys import locked
 from lab.model import LabError, lab_root
@@ -173,8 +175,31 @@ def built() -> list[dict[str, str]]:
     return found
 
 
+def built_on(layers: Sequence[str], found: Sequence[dict[str, Any]]) -> list[str]:
+    """Ids of the images whose first layers are ``layers`` and that have more (``found``: docker inspect)."""
+    return [
+        i["Id"]
+        for i in found
+        if len(i["RootFS"]["Layers"]) > len(layers) and i["RootFS"]["Layers"][: len(layers)] == layers
+    ]
+
+
+def _application_images() -> list[str]:
+    """Images that a deploy built on this machine on top of the lab's python image."""
+    base = run(["docker", "image", "inspect", recipe("python").tag], check=False)
+    ids = output(["docker", "images", "--quiet", "--no-trunc"]).split()
+    if base.code or not ids:
+        return []
+    layers = json.loads(base.out)[0]["RootFS"]["Layers"]
+    return built_on(
+        layers, json.loads(run(["docker", "image", "inspect", *sorted(set(ids))], check=False).out or b"[]")
+    )
+
+
 def remove_all() -> list[str]:
-    """Remove every image of the lab, and its lock files; returns the tags removed."""
+    """Remove every image of the lab, what was built on them, and the lock files; returns the tags removed."""
+    if made := _application_images():
+        run(["docker", "rmi", "--force", *made])
     for lock in lab_root().glob("image-*.lock"):
         lock.unlink()
     if lab_root().exists() and not any(lab_root().iterdir()):

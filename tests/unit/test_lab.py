@@ -197,7 +197,25 @@ def test_the_bootstrap_command_is_an_argv_list() -> None:
     ]  # fmt: skip
 
 
+def test_what_was_built_on_an_image_is_found_by_its_layers() -> None:
+    found = [
+        {"Id": "base", "RootFS": {"Layers": ["a"]}},
+        {"Id": "app", "RootFS": {"Layers": ["a", "b"]}},
+        {"Id": "stranger", "RootFS": {"Layers": ["x", "a", "b"]}},
+    ]
+    assert images.built_on(["a"], found) == ["app"]
+
+
 # -- what Docker is told
+
+
+def test_only_the_control_groups_of_the_containers_that_went_are_removed(tmp_path: Path) -> None:
+    gone, used, other = ("a" * 64, "b" * 64, "c" * 64)
+    for name in (gone, used, other):
+        (tmp_path / "memory" / "docker" / name).mkdir(parents=True)
+    (tmp_path / "memory" / "docker" / used / "child").mkdir()
+    docker.remove_cgroups([gone, used, "../docker", "ls:", ""], root=tmp_path)
+    assert sorted(p.name for p in (tmp_path / "memory" / "docker").iterdir()) == [used, other]
 
 
 def test_on_cgroup_v1_the_machine_s_tree_is_shared() -> None:
