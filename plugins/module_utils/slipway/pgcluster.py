@@ -22,6 +22,8 @@ from .errors import SlipwayError
 from .pgconf import SettingsError, differences, explain
 
 KEPT = Path("/var/lib/slipway/postgres")
+ALL_CLUSTERS = "postgresql.service"
+"""Debian's unit that starts every cluster at boot whose start.conf says auto."""
 RELOAD_SECONDS, START_SECONDS = 10.0, 60.0
 
 
@@ -96,14 +98,17 @@ def converge(wish: Wish, *, dry_run: bool = False) -> Outcome:
                 f"run 'pg_createcluster {wish.major} {wish.name}' on the host, then the playbook again",
             )
         return _bare(wish, outcome)
-    if not systemd.show([wish.unit])[wish.unit].running:
-        outcome.steps.append("start")
-        if dry_run:
-            return _bare(wish, outcome)
-        _start(wish, "start")
-    pending = _settle(wish, outcome, dry_run)
-    if pending and not wish.restart_allowed:
-        outcome.warnings.append(f"These settings wait for a restart of PostgreSQL: {', '.join(pending)}.")
+    if not _service(wish, outcome, dry_run):
+        return _bare(wish, outcome)
+    try:
+        pending = _settle(wish, outcome, dry_run)
+    except pgserver.ServerError:
+        if not dry_run:
+            raise
+        return _bare(wish, outcome)  # psycopg or the superuser's way in come with the same run
+    if (pending or wish.restart) and not wish.restart_allowed:
+        what = ", ".join(pending) or "what its unit may do"
+        outcome.warnings.append(f"These settings wait for a restart of PostgreSQL: {what}.")
     elif pending or wish.restart:
         outcome.steps.append(f"restart{' for ' + ', '.join(pending) if pending else ''}")
         if not dry_run:
@@ -111,6 +116,22 @@ def converge(wish: Wish, *, dry_run: bool = False) -> Outcome:
     if not dry_run:
         _prove(wish, outcome, pending)
     return outcome
+
+
+def _service(wish: Wish, outcome: Outcome, dry_run: bool) -> bool:
+    """Debian's units: started at boot, and running now. False where it would have to be started first."""
+    found = systemd.show([wish.unit, ALL_CLUSTERS])
+    enable = systemd.plan(systemd.UnitSpec(ALL_CLUSTERS, enabled=True), found[ALL_CLUSTERS])
+    if enable:
+        outcome.steps.append(f"enable {ALL_CLUSTERS}")
+        if not dry_run:
+            systemd.apply(enable, daemon_reload=False)
+    if found[wish.unit].running:
+        return True
+    outcome.steps.append("start")
+    if not dry_run:
+        _start(wish, "start")
+    return not dry_run
 
 
 def _settle(wish: Wish, outcome: Outcome, dry_run: bool) -> list[str]:
