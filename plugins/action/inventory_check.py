@@ -118,7 +118,7 @@ class Settings:
     def __init__(self, loader: Any, variables: Mapping[str, Any]) -> None:
         self.problems: list[Problem] = []
         self._templar = Templar(loader=loader, variables=dict(variables))
-        wanted = (*SETTINGS, "vault_apps")
+        wanted = (*SETTINGS, "vault_apps", "postgres_settings")
         self.known = {name: self._render(variables[name], (name,)) for name in wanted if name in variables}
 
     def _render(self, value: Any, path: tuple[str | int, ...]) -> Any:

@@ -134,6 +134,25 @@ def test_app_with_database_needs_its_password_in_the_vault() -> None:
     assert app_problems(database=False) == []
 
 
+@pytest.mark.parametrize("name", ["work_mem", "pg_stat_statements.max", "io_method", "my_strange_knob"])
+def test_postgresql_settings_that_may_exist_pass(name: str) -> None:
+    assert problems(postgres_settings={name: "1"}) == []
+
+
+@pytest.mark.parametrize(("name", "near"), [("shared_bufers", "shared_buffers"), ("max_conections", "max_connections")])
+def test_misspelled_postgresql_setting_is_found(name: str, near: str) -> None:
+    (found,) = problems(postgres_settings={name: "1"})
+    assert found == f"postgres_settings.{name}: PostgreSQL has no such setting. Did you mean '{near}'?"
+
+
+def test_every_setting_that_the_sizing_decides_is_a_known_name() -> None:
+    from slipway.pgnames import PG_SETTINGS
+    from slipway.sizing import SETTING_NAMES
+
+    poolers_and_redis = {"pool_size", "session_pool_size", "max_client_conn", "redis_maxmemory"}
+    assert set(SETTING_NAMES) - PG_SETTINGS == poolers_and_redis
+
+
 def test_wrong_secret_is_reported_without_its_value() -> None:
     (found,) = app_problems(secrets={"KEY": ["planted-a1b2c3"]})
     assert found.startswith("slipway_apps[0].secrets.KEY")

@@ -18,6 +18,7 @@ from .inventory_schema import (
     RESERVED_APP_NAMES,
     SETTINGS,
 )
+from .pgnames import PG_SETTINGS
 from .schema import Path, Problem, check
 from .suggest import closest
 
@@ -68,10 +69,22 @@ def check_values(variables: Mapping[str, Any]) -> Iterator[Problem]:
             yield from check(variables[name], wanted, (name,))
         elif wanted.required:
             yield Problem(f"{name} is not set", f"add it to group_vars/all/main.yml: {wanted.doc}")
+    yield from _check_postgres(variables.get("postgres_settings"))
     apps = variables.get("slipway_apps")
     if isinstance(apps, (list, tuple)):
         yield from check_apps(apps)
         yield from _check_passwords(apps, variables.get("vault_apps"))
+
+
+def _check_postgres(settings: Any) -> Iterator[Problem]:
+    """PostgreSQL settings that look misspelled. One that resembles none is left for PostgreSQL itself to judge."""
+    for name in settings if isinstance(settings, Mapping) else ():
+        if str(name) not in PG_SETTINGS and "." not in str(name):
+            near = closest(str(name), PG_SETTINGS, cutoff=0.8)
+            if near:
+                yield Problem(
+                    "PostgreSQL has no such setting", f"did you mean '{near}'?", ("postgres_settings", str(name))
+                )
 
 
 def _check_passwords(apps: Sequence[Any], vault: Any) -> Iterator[Problem]:
