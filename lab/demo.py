@@ -152,9 +152,6 @@ def take_down(driver: Driver, *, with_images: bool) -> None:
     say = ui.Narrator()
     cli.down(driver, Lab(LAB), say)
     if with_images:
-        others = {h.lab for h in driver.hosts(None)}
-        if others:
-            raise LabError(f"The images stay: labs {', '.join(sorted(others))} use them", remedy="bin/lab down --all")
         for tag in images.remove_all():
             say(f"image {tag} is gone")
     say(

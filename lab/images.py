@@ -197,7 +197,16 @@ def _application_images() -> list[str]:
 
 
 def remove_all() -> list[str]:
-    """Remove every image of the lab, what was built on them, and the lock files; returns the tags removed."""
+    """Remove every image of the lab, what was built on them, and the lock files; returns the tags removed.
+
+    Raises :class:`LabError` while a lab host is left, of whatever checkout: it would lose what it was made from.
+    """
+    left = output(["docker", "ps", "--all", "--filter", "label=dev.slipway.lab", "--format", "{{.Names}}"]).split()
+    if left:
+        raise LabError(
+            f"The images stay, since there are lab hosts: {', '.join(sorted(left))}",
+            remedy="take them down with bin/lab down --all, in the checkout they were started from",
+        )
     if made := _application_images():
         run(["docker", "rmi", "--force", *made])
     for lock in lab_root().glob("image-*.lock"):
