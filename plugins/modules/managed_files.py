@@ -119,10 +119,19 @@ FILE_SPEC = {
 COMMANDS = {"type": "list", "elements": "list", "default": []}
 
 
+def _without_secrets(params: dict) -> list[dict]:
+    """The files as given; in ``params``, which Ansible shows with -vvv, secret content is blotted out."""
+    given = [dict(raw) for raw in params["files"]]
+    for raw in params["files"]:
+        if raw["secret"] and raw["content"] is not None:
+            raw["content"] = "(secret)"
+    return given
+
+
 def main(module: AnsibleModule) -> dict:
     """Plan every path, then apply all changes or none."""
     params = module.params
-    specs = [FileSpec.parse(raw) for raw in params["files"]]
+    specs = [FileSpec.parse(raw) for raw in _without_secrets(params)]
     changes = [change for spec in specs if (change := plan(spec, inspect(spec.path), owner_ids(spec)))]
     result = {
         "changed": bool(changes),

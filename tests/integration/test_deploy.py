@@ -103,9 +103,14 @@ class Tiny:
         raise AssertionError(f"the deploy does not end: {self.status()['deploy']}")
 
 
+def flat(text: str) -> str:
+    """``text`` with its lines joined: Ansible folds long messages."""
+    return " ".join(text.split())
+
+
 def message(done: Done) -> str:
     """What a failed playbook told its user; asserts that it failed, and without a traceback."""
-    text = done.stdout + done.stderr
+    text = flat(done.stdout + done.stderr)
     assert done.returncode != 0, text[-3000:]
     assert "Traceback" not in text
     return text
@@ -164,7 +169,7 @@ def test_first_deploy_serves_and_a_second_run_changes_nothing(tiny: Tiny) -> Non
     again = tiny.ok("-e", "app_deploy=needed")
     assert recap(again)["changed"] == 0
     asked = tiny.ok()
-    assert "serves exactly this already" in asked.stdout
+    assert "serves exactly this already" in flat(asked.stdout)
     assert len(tiny.status()["releases"]) == 1
 
 
@@ -173,7 +178,9 @@ def test_check_mode_changes_nothing(served: Tiny) -> None:
     done = served.deploy("--check", "--diff", env={"GREETING": "other"})
     assert done.returncode == 0, done.stdout
     assert SECRET not in done.stdout
-    assert served.status() == {**before, "connections": served.status()["connections"], "memory_mb": served.status()["memory_mb"]}
+    moving = {"connections", "memory_mb"}
+    after = served.status()
+    assert {key: after[key] for key in after if key not in moving} == {key: before[key] for key in before if key not in moving}
 
 
 def test_changed_setting_is_a_new_release_in_the_other_colour(served: Tiny) -> None:
@@ -259,7 +266,7 @@ def test_engine_killed_before_the_switch_returns_by_itself(served: Tiny) -> None
     with playing(served) as play:
         served.wait_for("release_command")
         served.world.root(["systemctl", "kill", "--signal=KILL", "slipway-deploy@tiny.service"])
-        text = play.communicate(timeout=90)[0]
+        text = flat(play.communicate(timeout=90)[0])
     assert play.returncode != 0
     assert "was cut off in phase release_command" in text
     assert served.wait_until_over()["result"] == "interrupted"
@@ -334,7 +341,7 @@ def test_rollback_by_playbook_and_no_return_of_what_was_rolled_back(served: Tiny
     assert served.who()["GREETING"] == "hello $HOME 'quoted'"
     # What site.yml does at the next run: the files stand as they are, nothing is deployed, and it says why.
     again = served.ok("-e", "app_deploy=needed", env={"GREETING": "worse"})
-    assert "rolled back by carol" in again.stdout
+    assert "rolled back by carol" in flat(again.stdout)
     assert recap(again)["changed"] == 0
     assert served.who()["GREETING"] == "hello $HOME 'quoted'"
 

@@ -62,6 +62,7 @@ class Container:
     running: bool = True
     restarts: int = 0
     exit_code: int = 0
+    kept: bool = False
 
 
 @dataclass
@@ -133,6 +134,10 @@ class FakeDocker:
             if any(release.endswith(one) for one in self.dying):
                 container.running, container.exit_code = False, 3
             self.containers[name] = container
+
+    def keep(self, container: str) -> None:
+        with self._effect():
+            self.containers[container].kept = True
 
     def run_release(self, project: str, file: Path, container: str, timeout: float) -> Outcome:
         with self._effect():
@@ -309,6 +314,7 @@ class FakeHost:
         assert self.docker.serving() == [name]
         assert list(self.docker.containers) == [name]
         assert self.docker.containers[name].release == state.current.release
+        assert self.docker.containers[name].kept, "Docker would not start it again"
         assert [route.address for route in self.switch.routes] == [self.docker.containers[name].address]
         kept = self.store.get(state.current.release)
         assert self.docker.images[f"slipway/notes:{kept.id}"] == kept.image

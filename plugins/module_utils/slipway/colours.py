@@ -148,7 +148,10 @@ class Colours:
             )  # fmt: skip
 
     def gate(self, spec: Spec, colour: Colour) -> str:
-        """Wait until the colour is healthy; words on how it went. Raises PhaseError at the timeout or when it dies."""
+        """Wait until the colour is healthy, and have Docker keep it from then on; words on how it went.
+
+        Raises PhaseError at the timeout or when it dies.
+        """
         clock, name = self.world.clock, compose.container(self.app, colour)
         began, row, said = clock.now(), 0, "no answer yet"
         while True:
@@ -163,6 +166,7 @@ class Colours:
             )  # fmt: skip
             row = row + 1 if answer.good else 0
             if row >= spec.health.successes:
+                self.world.docker.keep(name)
                 return f"healthy after {clock.now() - began:.1f} s"
             said = said if answer.good else answer.said
             if clock.now() - began > spec.health.timeout:
@@ -280,6 +284,7 @@ class Colours:
         if state is None or not (state.running or state.restarting):
             file = self.compose_file(current.release, current.colour)
             self.world.docker.up(compose.project(self.app, current.colour), file)
+            self.world.docker.keep(compose.container(self.app, current.colour))
 
     def target(self) -> Colour:
         """The colour that a new release gets."""

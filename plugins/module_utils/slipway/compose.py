@@ -72,7 +72,8 @@ def compose(
         **common,
         "container_name": container(spec.name, colour),
         "environment": _literal({**own, "SLIPWAY_COLOUR": colour}),
-        "restart": "unless-stopped",
+        # Until it has passed its gate: a container that ends shall be seen to have ended. Then Docker is told to keep it.
+        "restart": "no",
         "init": spec.init,
         "stop_grace_period": f"{spec.stop_grace_seconds}s",
         "networks": {"apps": {"ipv4_address": address}},

@@ -89,6 +89,10 @@ class Docker:
             words = [line for line in done.said.splitlines() if not line.lstrip().startswith("Container ")]
             raise CommandError(f"The container does not start: {' '.join(words) or done.said}")
 
+    def keep(self, container: str) -> None:
+        """From now on Docker starts the container again whenever it ends, and at boot."""
+        run(["docker", "update", "--restart", "unless-stopped", container])
+
     def run_release(self, project: str, file: Path, container: str, timeout: float) -> Outcome:
         """Run the release command to its end; the outcome, whatever its code. Raises CommandError on the timeout."""
         self.remove(container)  # what a crash left
