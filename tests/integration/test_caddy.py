@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from lab import services
 from tests.integration.edge import ALLOWED, DOMAIN, WWW, Edge
 from tests.integration.world import recap
 
@@ -189,6 +190,25 @@ def test_a_site_that_makes_no_sense_is_refused_in_one_sentence(edge: Edge, site:
     assert done.returncode != 0
     assert said.lower() in (done.stdout + done.stderr).lower()
     assert recap(done)["changed"] == 0
+
+
+def test_a_domain_without_dns_is_named_and_has_its_certificate_soon_after_dns_is_mended(edge: Edge) -> None:
+    late = "late.lab.test"
+    site = {"domains": [DOMAIN, late]}
+    try:
+        done = edge.converge(site=site, caddy_verify_seconds=6)
+        said = done.stdout + done.stderr
+        assert done.returncode != 0
+        assert f"https://{late}/ has no certificate" in said
+        assert "let DNS point" in said
+        assert edge.head()["status"] == "200"  # the domain beside it is served all the while
+        assert edge.world.acme is not None
+        services.name_hosts(edge.world.driver, edge.world.acme, {late: edge.world.host})
+        # By itself Caddy would try again after a minute, then two, then longer.
+        edge.ok(site=site, caddy_verify_seconds=20)
+        assert edge.head(domain=late)["status"] == "200"
+    finally:
+        edge.ok()
 
 
 def test_the_admin_interface_is_for_root_alone(edge: Edge) -> None:
