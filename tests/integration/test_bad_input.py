@@ -244,7 +244,7 @@ def test_folder_without_a_dockerfile(serving: World, tmp_path: Path) -> None:
 
 
 def test_health_check_that_never_passes(serving: World) -> None:
-    with_app(serving, health={"path": "/no-such-path", "timeout": 6, "successes": 2})
+    with_app(serving, health={"path": "/no-such-path", "timeout": 25, "successes": 2})
     before = containers(serving)
     done = serving.playbook("deploy")
     assert_one_message(done, "/no-such-path", "404")
