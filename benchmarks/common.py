@@ -91,6 +91,14 @@ def machine() -> dict[str, Any]:
     return {"cores": os.cpu_count(), "memory_mb": memory, "kernel": platform.release(), "load": round(load, 2)}
 
 
+def busy() -> str:
+    """What to note when others keep this machine busy, else an empty string. Our own work counts for one or two."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= cores + 2:
+        return ""
+    return f"The machine was busy with other work (load {load:.1f} on {cores} cores): these wall times say little."
+
+
 def progress(text: str) -> None:
     """One line for whoever waits; not part of the result."""
     print(text, file=sys.stderr, flush=True)

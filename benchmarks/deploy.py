@@ -11,7 +11,7 @@ import argparse
 import sys
 from dataclasses import asdict
 
-from benchmarks.common import Figure, Result, progress
+from benchmarks.common import Figure, Result, busy, progress
 from tests.integration.world import raise_lab, remove_lab
 from tests.load import Plan
 from tests.load.scenario import Run, deploys_under_load
@@ -54,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=200.0, help="requests/s over both protocols")
     options = parser.parse_args(argv)
     result = Result("deploy")
+    noise = busy()
     world = raise_lab(LAB, image="rung0")
     try:
         progress("site.yml ...")
@@ -73,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     result.figures = figures(run)
     result.notes = [
+        *filter(None, [noise or busy()]),
         f"{options.rate:g} requests/s for {run.report.seconds:.0f} s without a pause over all three, drain time"
         f" {run.drain_seconds:g} s; latency from the scheduled start, so waiting counts.",
         "An app that starts takes CPU time from the one that serves: the worst latency is of a machine with few cores.",

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.common import Figure, Result, median, progress
+from benchmarks.common import Figure, Result, busy, median, progress
 from benchmarks.trips import Trips
 from lab import cli
 from lab.model import HostSpec
@@ -115,6 +115,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     result = Result("site")
+    noise = busy()
     world = raise_lab(LAB, image="rung0" if options.second_only else "bare")
     try:
         if options.second_only:
@@ -128,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         remove_lab(world)
     result.notes += [
+        *filter(None, [noise or busy()]),
         f"Second run: median of {options.runs}; a round trip is a start of ssh, scp or sftp.",
         "apt-get ran after site.yml, so it had whatever a proxy had kept; the first run includes building, shipping"
         " and deploying the example application, and its certificate.",
