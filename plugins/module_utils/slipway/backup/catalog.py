@@ -112,8 +112,10 @@ def join(conn: Connection[Any], snapshot: str, *, lock_timeout: float = 60) -> N
 def pin(conn: Connection[Any], *, lock_timeout: float = 60) -> None:
     """Fix, for this transaction, every setting that decides how values are written. Raises CatalogError."""
     values = {**PINNED, "lock_timeout": f"{int(lock_timeout * 1000)}ms"}
-    for name, value in values.items():
-        _run(conn, f"SET LOCAL {name} = '{value}'", "the session's settings")
+    statements = [f"SET LOCAL {name} = '{value}'" for name, value in values.items()]
+    # PostgreSQL 17 and later: it would end a transaction as long as a backup's whatever the session does.
+    statements.append("SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'")
+    _run(conn, "; ".join(statements), "the session's settings")
 
 
 def release(conn: Connection[Any], snapshot: Snapshot, now: datetime) -> Snapshot:
