@@ -46,6 +46,7 @@ def test_restore_from_a_file_and_from_a_pipe() -> None:
     assert argv.restore(SERVER, "notes") == base
     assert argv.restore(SERVER, "notes", "/x/dump", jobs=2) == [*base, "--jobs=2", "/x/dump"]
     assert argv.restore(SERVER, "notes", tables=["a"], section="data") == [*base, "--section=data", "--table=a"]
+    assert argv.restore(SERVER, "notes", create=True) == [*base, "--create"]
     with pytest.raises(InputError, match="several jobs"):
         argv.restore(SERVER, "notes", jobs=2)
 

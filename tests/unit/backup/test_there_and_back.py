@@ -148,6 +148,32 @@ def test_what_was_backed_up_comes_back_the_same(
     assert judge(checks).verdict == "inconclusive"  # a comparison alone is no drill
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_database_that_is_gone_comes_back_under_its_name_with_owner_grants_and_settings(
+    *, rich: str, tmp_path: Path, keys: tuple[str, str], count: int
+) -> None:
+    server, name = where(rich)
+    with psycopg.connect(rich, autocommit=True) as conn:
+        conn.execute(f"ALTER DATABASE {name} SET work_mem = '7MB'".encode())
+        conn.execute(f"ALTER ROLE postgres IN DATABASE {name} SET app.secret = 'hunter2'".encode())
+        conn.execute(f"REVOKE CONNECT ON DATABASE {name} FROM PUBLIC".encode())
+    store = DirectoryStore(tmp_path / "store")
+    taken = back_up(rich, store, keys[0], count=count)
+    assert b"hunter2" not in manifest.write(taken)
+    with psycopg.connect(rich.replace(name, "postgres"), autocommit=True) as conn:
+        conn.execute(f"DROP DATABASE {name}".encode())
+    for place, each in enumerate(taken.objects):
+        command = argv.restore(server, "postgres" if place == 0 else name, create=place == 0)
+        stages = [*open_stages(keys[1]), Stage("pg_restore", command)]
+        run(stages, source=store.read(each.key), may_be_empty=True, timeout=60)
+    with psycopg.connect(rich, autocommit=True) as conn, catalog.snapshot_of(conn) as snapshot:
+        seen = catalog.read_database(conn, snapshot)
+        now = Contents(catalog.read_cluster(conn), (seen,))
+    assert compare(taken.contents, now) == []
+    assert seen.settings["work_mem"] == "7MB"
+    assert len(seen.settings) == 2
+
+
 @pytest.mark.parametrize(
     ("loss", "check"),
     [

@@ -113,15 +113,18 @@ def restore(
     jobs: int = 1,
     section: str = "",
     tables: Sequence[str] = (),
+    create: bool = False,
 ) -> list[str]:
     """``pg_restore`` into an existing database, ending at the first error: no error is tolerated.
 
-    ``file``: the archive, or empty for standard input, from which several jobs are not possible. ``tables``: (schema,
-    table) pairs are not what pg_restore knows, so these are plain table names.
+    ``create``: make the database first, under the name it was dumped with, its owner, grants and settings included
+    (``database`` is then the one to connect to meanwhile: ``postgres``); for the whole dump or the schema. ``file``: the archive, or empty for standard input, from which several jobs are not possible. ``tables``: plain
+    names, since pg_restore's --table takes no schema.
     """
     if jobs > 1 and not file:
         raise InputError("several jobs cannot restore from a pipe", "a file, or one job")
     argv = ["pg_restore", "--exit-on-error", "--no-password", f"--dbname={server.conninfo(database)}"]
+    argv += ["--create"] if create else []
     argv += [f"--jobs={jobs}"] if jobs > 1 else []
     argv += [f"--section={section}"] if section else []
     argv += [f"--table={name}" for name in tables]

@@ -169,7 +169,7 @@ def read_database(
     the rule of the manifest, so that a drill hashes the same rows; without it, tables beyond ``full_bytes`` that have a
     primary key are sampled. Raises CatalogError.
     """
-    ((name, owner, encoding, size, collation),) = _rows(conn, sql.DATABASE, "the database")
+    ((name, owner, encoding, size, collation, collation_version),) = _rows(conn, sql.DATABASE, "the database")
     unchecked = [row[0] for row in _rows(conn, sql.UNCHECKED, "the catalog")]
     listed = _rows(conn, sql.TABLES, "the tables")
     _lock(conn, [row[0] for row in listed])
@@ -180,7 +180,7 @@ def read_database(
     extensions = tuple(Extension(*row) for row in _rows(conn, sql.EXTENSIONS, "the extensions"))
     settings = {key: _guarded(key, value) for key, value in _rows(conn, sql.DATABASE_SETTINGS, "the settings")}
     return Database(
-        name=name, owner=owner, encoding=encoding, collation=collation, bytes=size, snapshot=snapshot, tables=tables,
+        name=name, owner=owner, encoding=encoding, collation=collation, collation_version=collation_version, bytes=size, snapshot=snapshot, tables=tables,
         sequences=tuple(_with_column(conn, each) for each in counted), extensions=extensions,
         schema={kind: _definitions(conn, kind, query) for kind, query in sql.SCHEMA.items()},
         access=tuple(

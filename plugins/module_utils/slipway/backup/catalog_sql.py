@@ -203,7 +203,7 @@ ACCESS = f"""
 DATABASE = """
 SELECT d.datname, pg_get_userbyid(d.datdba), pg_encoding_to_char(d.encoding), pg_database_size(d.oid),
   concat_ws(' ', coalesce(j ->> 'datlocprovider', 'c'), d.datcollate, d.datctype,
-    coalesce(j ->> 'datlocale', j ->> 'daticulocale'), j ->> 'datcollversion')
+    coalesce(j ->> 'datlocale', j ->> 'daticulocale')), coalesce(j ->> 'datcollversion', '')
 FROM pg_database d CROSS JOIN LATERAL to_jsonb(d) j WHERE d.datname = current_database()
 """
 

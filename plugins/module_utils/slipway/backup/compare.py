@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A manifest against what a restore brought back: every difference, by kind. Pure.
 
-Not compared, on purpose: the server's own settings and versions (a drill's cluster has its own), sizes in bytes, and
-snapshots. Sequences do not take part in snapshots, so they may be *past* the manifest's value, never before it.
+Not compared, on purpose: the server's own settings and versions, that of the collation included (a drill's cluster has
+its own, and a dump builds its indexes anew), sizes in bytes, and snapshots. Sequences do not take part in snapshots, so they may be *past* the manifest's value, never before it.
 """
 
 from __future__ import annotations

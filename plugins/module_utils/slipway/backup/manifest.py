@@ -124,7 +124,8 @@ class Database:
     """Everything seen in one database within its snapshot.
 
     ``schema``: kind of object -> its identity -> fingerprint of its definition. ``settings``: ``role: name`` or
-    ``name`` -> value, as set by ALTER DATABASE/ROLE IN DATABASE. ``collation``: provider, locale and version in one line.
+    ``name`` -> value, as set by ALTER DATABASE/ROLE IN DATABASE. ``collation``: provider and locale in one line; its version is
+    that of the source host's C library or ICU (a restored copy builds its indexes under its own host's).
     ``unchecked``: what could not or need not be hashed, with the reason.
     """
 
@@ -142,6 +143,7 @@ class Database:
     settings: Mapping[str, str] = field(default_factory=dict)
     large_objects: LargeObjects = LargeObjects()
     sentinel: Sentinel | None = None
+    collation_version: str = ""
     unchecked: tuple[str, ...] = ()
 
 
