@@ -397,6 +397,14 @@ def test_restart_of_docker_cuts_no_request(served: Tiny) -> None:
     assert served.who()["SLIPWAY_RELEASE"] == served.status()["release"]
 
 
+def test_killed_container_and_flushed_switch_come_back_by_themselves(served: Tiny) -> None:
+    served.world.root("docker kill $(docker ps -q --filter label=slipway.app=tiny) && nft delete table ip slipway_switch")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and served.status()["health"] != "healthy":
+        time.sleep(1)
+    assert served.who()["SLIPWAY_RELEASE"] == served.status()["release"]
+
+
 def test_secrets_are_in_no_argument_no_log_and_no_readable_file(served: Tiny) -> None:
     done = served.ok("-vvv", env={"GREETING": "talkative"})
     assert SECRET not in done.stdout + done.stderr

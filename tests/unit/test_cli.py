@@ -71,6 +71,19 @@ def test_following_returns_phase_by_phase_and_gives_up_on_a_lost_engine(
         appctl.wait(host.store, "never-heard-of")
 
 
+def test_keeper_starts_what_was_killed_and_leaves_a_deploy_alone(host: FakeHost) -> None:
+    record = host.deploy("1")
+    world = host.engine().world
+    assert appctl.keep(host.store, world) == ""
+    host.docker.containers["slipway_notes_blue"].running = False
+    with lock.held(host.store.lock, "notes", {"who": "alice"}):
+        assert appctl.keep(host.store, world) == ""
+    assert "did not run and was started" in appctl.keep(host.store, world)
+    host.check()
+    assert host.docker.containers["slipway_notes_blue"].release == record.release
+    assert json.loads(host.journal.read_text().splitlines()[-1])["who"] == "the keeper"
+
+
 def test_failure_ends_with_the_log_and_says_what_still_serves(host: FakeHost) -> None:
     first = host.deploy("1")
     host.docker.dying.add("-2")

@@ -14,7 +14,7 @@ from typing import Any
 from . import compose, lock
 from .appspec import COLOURS
 from .appstate import Kind, Record, Request, State
-from .colours import PhaseError
+from .colours import Colours, PhaseError, World
 from .commands import run
 from .docker import Docker
 from .errors import SlipwayError
@@ -24,6 +24,7 @@ from .releases import StateError, Store
 from .switch import Switch
 
 SUPERSEDE_SECONDS = 60
+KEEPER, KEEPER_SECONDS = "the keeper", 120
 LOST_SECONDS = 20
 
 
@@ -67,6 +68,10 @@ def ask(
     """
     _, _, found = store.desired()
     busy = lock.holder(store.lock)
+    deadline = time.monotonic() + KEEPER_SECONDS
+    while busy is not None and busy.get("who") == KEEPER and time.monotonic() < deadline:
+        time.sleep(0.2)
+        busy = lock.holder(store.lock)
     if busy is not None:
         record = store.load().deploy
         if record is not None and not record.over:
@@ -122,6 +127,33 @@ def wait(store: Store, request: str, *, phase: str = "", phases: int = 0, second
         if now > deadline:
             return None
         time.sleep(0.2)
+
+
+def keep(store: Store, world: World | None = None) -> str:
+    """See that an app is as its state says: container there, nothing left unfinished. What was mended, or an empty string.
+
+    Docker does not start again what was killed or stopped by its own commands. An app whose deploy is at work is left alone.
+    """
+    world = world or World()
+    if lock.holder(store.lock) is not None:
+        return ""
+    if unfinished(store):
+        start_unit(store.app)
+        return f"{store.app}: a deploy was cut off, its engine is started again"
+    note = {"who": KEEPER, "what": "a look", "since": stamp(time.time())}
+    with suppress(lock.BusyError), lock.held(store.lock, store.app, note):
+        try:
+            runs = Colours(store, world).serving_runs()
+        except SlipwayError as error:
+            return f"{store.app}: its container does not run: {error}"
+        if not runs:
+            release = store.load().current
+            append(
+                world.journal, at=time.time(), who=KEEPER, what="start", app=store.app,
+                release=release.release if release else None, result="succeeded",
+            )  # fmt: skip
+            return f"{store.app}: its container did not run and was started"
+    return ""
 
 
 def remove(store: Store, operator: str) -> None:

@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         "releases": "the releases that are kept",
         "recover": "finish or undo what a crash cut off (all apps when none is named)",
         "run": "the engine itself: started by slipway-deploy@APP.service",
+        "keep": "start what should run and does not, make the switch what the state says (started by a timer)",
         "switch": "make the switch what the state says (started at boot)",
     }.items():
         one = app.add_parser(verb, help=text, description=text)
@@ -68,18 +69,18 @@ def _names(name: str) -> list[str]:
 
 def _run(name: str) -> int:
     signal.signal(signal.SIGTERM, _stop)
-    # A recovery of another app, or a starter asking whether the lock is free, may hold it for an instant.
-    for attempt in range(3):
+    # The keeper, or somebody asking whether the lock is free, may hold it for a moment.
+    deadline = time.monotonic() + appctl.KEEPER_SECONDS
+    while True:
         try:
             record = Engine(Store(name), say=_say).run()
         except lock.BusyError:
-            if attempt == 2:
+            if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
         else:
             # How a deploy ended is in its record; the unit fails only when there is none.
             return 0 if record is None or record.over else 1
-    return 1
 
 
 def _say(text: str) -> None:
@@ -111,7 +112,10 @@ def _app(arguments: argparse.Namespace) -> int:
     verb = arguments.verb
     if verb == "run":
         return _run(arguments.app)
-    if verb == "switch":
+    if verb in ("switch", "keep"):
+        for name in _names("") if verb == "keep" else []:
+            if mended := appctl.keep(Store(name)):
+                _say(mended if sys.stdout.isatty() else f"<5>{mended}")  # a notice, to systemd
         switch = Switch()
         with switch.guarded():
             switch.apply(Store("").routes())

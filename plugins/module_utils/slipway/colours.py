@@ -275,16 +275,18 @@ class Colours:
                 self.store.drop(release)
                 docker.untag(compose.image_tag(self.app, release))
 
-    def serving_runs(self) -> None:
-        """Make sure that the container of the release that serves is there. Raises SlipwayError."""
+    def serving_runs(self) -> bool:
+        """Make sure that the container of the release that serves runs; whether it did already. Raises SlipwayError."""
         current = self.state.current
         if current is None:
-            return
-        state = self.world.docker.inspect(compose.container(self.app, current.colour))
-        if state is None or not (state.running or state.restarting):
-            file = self.compose_file(current.release, current.colour)
-            self.world.docker.up(compose.project(self.app, current.colour), file)
-            self.world.docker.keep(compose.container(self.app, current.colour))
+            return True
+        name = compose.container(self.app, current.colour)
+        state = self.world.docker.inspect(name)
+        if state is not None and (state.running or state.restarting):
+            return True
+        self.world.docker.up(compose.project(self.app, current.colour), self.compose_file(current.release, current.colour))
+        self.world.docker.keep(name)
+        return False
 
     def target(self) -> Colour:
         """The colour that a new release gets."""
