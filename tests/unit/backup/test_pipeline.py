@@ -55,6 +55,7 @@ def test_the_output_is_given_on_counted_and_hashed() -> None:
     assert b"".join(out) == b"hello"
     assert (flow.size, flow.sha256) == (5, hashlib.sha256(b"hello").hexdigest())
     assert flow.said == {"hello": "a word"}
+    assert run([sh("hello", "printf hello")], hashed=False).sha256 == ""
 
 
 def test_a_single_program_and_a_source() -> None:

@@ -134,12 +134,15 @@ def run(
     source: Iterable[bytes] | None = None,
     timeout: float | None = None,
     may_be_empty: bool = False,
+    hashed: bool = True,
     chunk: int = CHUNK,
 ) -> Flow:
     """Run ``stages``, each one's output into the next, and give the last one's output to ``sink`` chunk by chunk.
 
     ``source``: chunks for the first program's input (else it has none). ``timeout``: seconds for the whole. The caller
     makes what ``sink`` collected valid (completes the upload, renames the file) only after this has returned.
+
+    ``hashed``: False where the sink hashes by itself, as an upload does: ``Flow.sha256`` is then empty.
 
     Raises PipelineError as soon as any program fails, naming the one at fault with its own words; whatever ``sink``
     or ``source`` raise passes through. In every such case all programs are gone when this returns.
@@ -157,7 +160,7 @@ def run(
             previous = _widen(running[-1].process.stdout)
         if source is not None and running[0].process.stdin is not None:
             feeder = _Feeder(source, running[0].process.stdin)
-        size, digest = _drain(running, sink, deadline, chunk)
+        size, digest = _drain(running, sink, deadline, chunk=chunk, hashed=hashed)
         _settle(running, deadline)
         if feeder is not None:
             feeder.finish()
@@ -214,9 +217,14 @@ class _Feeder:
 
 
 def _drain(
-    running: Sequence[_Running], sink: Callable[[bytes], object] | None, deadline: float | None, chunk: int
+    running: Sequence[_Running],
+    sink: Callable[[bytes], object] | None,
+    deadline: float | None,
+    *,
+    chunk: int,
+    hashed: bool,
 ) -> tuple[int, str]:
-    """Read the last program's output to its end; (bytes, SHA-256). Raises as soon as any program has failed."""
+    """Read the last program's output to its end; (bytes, SHA-256 if ``hashed``). Raises as soon as any program has failed."""
     pipe = running[-1].process.stdout
     assert pipe is not None  # noqa: S101 - asked for as a pipe
     digest, size = hashlib.sha256(), 0
@@ -228,8 +236,9 @@ def _drain(
             continue
         piece = os.read(pipe.fileno(), chunk)
         if not piece:
-            return size, digest.hexdigest()
-        digest.update(piece)
+            return size, digest.hexdigest() if hashed else ""
+        if hashed:
+            digest.update(piece)
         size += len(piece)
         if sink is not None:
             sink(piece)

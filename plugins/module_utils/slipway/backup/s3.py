@@ -250,7 +250,7 @@ class _PartUpload:
         self._free.acquire()  # before the next buffer begins: this bounds the memory
         if self._error is not None:
             raise self._error
-        number = len(self._etags) + 1
+        number, md5 = len(self._etags) + 1, self._hasher.part(len(self._etags))
         if number > MOST_PARTS:
             raise StoreError(
                 f"{self._key} is larger than {MOST_PARTS} parts of {self._size // MB} MB", "a larger part size",
@@ -258,14 +258,14 @@ class _PartUpload:
             )  # fmt: skip
         body, self._buffer = self._buffer, bytearray()
         self._etags.append("")
-        self._pool.submit(self._send_part, number, body)
+        self._pool.submit(self._send_part, number, body, md5)
 
-    def _send_part(self, number: int, body: bytearray) -> None:
+    def _send_part(self, number: int, body: bytearray, md5: str) -> None:
         try:
             if self._error is None:
                 answer = self._store.call(
                     "upload_part", f"sending part {number} of {self._key}", Key=self._key, UploadId=self.id,
-                    PartNumber=number, Body=body, ContentMD5=content_md5(body),
+                    PartNumber=number, Body=body, ContentMD5=md5,
                 )  # fmt: skip
                 self._etags[number - 1] = answer["ETag"]
         except BaseException as error:  # handed to the thread that writes

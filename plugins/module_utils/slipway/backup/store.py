@@ -184,6 +184,11 @@ class Hasher:
         self._done.append(self._part.hexdigest())
         self._part, self._filled = hashlib.md5(usedforsecurity=False), 0
 
+    def part(self, place: int) -> str:
+        """Content-MD5 of a part (from 0) that is full, or of the one that is not full yet: hashed once, used twice."""
+        digest = bytes.fromhex(self._done[place]) if place < len(self._done) else self._part.digest()
+        return base64.b64encode(digest).decode()
+
     def sent(self, key: str, version: str = "") -> Sent:
         """The record of an upload that had exactly these bytes."""
         parts = [*self._done, self._part.hexdigest()] if self._filled else self._done
