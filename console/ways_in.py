@@ -19,7 +19,7 @@ UNIT_LOGS = {
     "ssh": ("ssh.service",),
     "firewall": ("slipway-firewall.service",),
     "switch": ("slipway-switch.service",),
-    "deploy": ("slipway-deploy-*.service", "slipway-recover.service"),
+    "deploy": ("slipway-deploy@*.service", "slipway-recover.service"),
     "updates": ("unattended-upgrades.service", "apt-daily-upgrade.service"),
     "bans": ("fail2ban.service",),
 }

@@ -121,6 +121,20 @@ def test_logs_show_the_apps_own_lines_and_its_accesses(converged: World) -> None
     assert json.loads(text.splitlines()[-1])
 
 
+@pytest.mark.parametrize(
+    "what", ["postgres", "pgbouncer", "caddy", "docker", "ssh", "firewall", "switch", "deploy", "bans"]
+)
+def test_each_part_of_the_host_has_its_logs(converged: World, what: str) -> None:
+    done = fab(converged, "logs", what, "--lines", "5")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 1
+    assert "No entries" not in done.stdout
+
+
+def test_deploys_log_names_the_app(converged: World) -> None:
+    assert "notes" in fab(converged, "logs", "deploy", "--lines", "50").stdout
+
+
 def test_psql_reads_with_the_apps_rights_and_writes_only_when_told(converged: World) -> None:
     who = fab(converged, "psql", "--command", "select current_user, current_setting('transaction_read_only')")
     assert "notes" in who.stdout

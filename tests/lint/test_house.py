@@ -141,6 +141,13 @@ def test_every_variable_of_a_role_is_in_its_readme_or_in_the_documents(role: str
     assert "defaults/main.yml" in text or len(named) == len(specs(role)), f"{role}: where are the others explained?"
 
 
+def test_every_page_is_in_the_index() -> None:
+    index = (ROOT / "docs/index.md").read_text()
+    assert [
+        path.name for path in (ROOT / "docs").glob("*.md") if path.name != "index.md" and f"({path.name})" not in index
+    ] == []
+
+
 def test_documents_link_to_files_that_exist() -> None:
     broken = []
     for name, text in texts(".md"):
