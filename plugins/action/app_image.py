@@ -110,7 +110,13 @@ def _docker(argv: list[str], stdin: Path | None = None) -> str:
     try:
         with (stdin or Path("/dev/null")).open("rb") as stream:
             done = subprocess.run(
-                argv, stdin=stream, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False
+                argv,
+                stdin=stream,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
             )
     except FileNotFoundError:
         raise ImageError(
@@ -119,7 +125,9 @@ def _docker(argv: list[str], stdin: Path | None = None) -> str:
         ) from None  # fmt: skip
     if done.returncode:
         words = "\n  ".join(done.stdout.strip().splitlines()[-15:])
-        raise ImageError(f"{' '.join(argv[:3])} failed on this computer:\n  {words}\n", "", "mend it and run the playbook again")
+        raise ImageError(
+            f"{' '.join(argv[:3])} failed on this computer:\n  {words}\n", "", "mend it and run the playbook again"
+        )
     return done.stdout
 
 
@@ -128,7 +136,9 @@ def _save(reference: str, archive: Path) -> None:
     packer = ["zstd", "-q", "-3", "-T0"] if shutil.which("zstd") else ["gzip", "-1"]
     with (
         archive.open("wb") as target,
-        subprocess.Popen(["docker", "image", "save", reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as save,
+        subprocess.Popen(
+            ["docker", "image", "save", reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as save,
         subprocess.Popen(packer, stdin=save.stdout, stdout=target) as pack,
     ):
         if save.stdout is not None:
@@ -136,4 +146,6 @@ def _save(reference: str, archive: Path) -> None:
         packed, words = pack.wait(), save.stderr.read().decode("utf-8", "replace") if save.stderr else ""
         saved = save.wait()
     if saved or packed:
-        raise ImageError(f"The image {reference} could not be saved on this computer: {words.strip() or packer[0] + ' failed'}")
+        raise ImageError(
+            f"The image {reference} could not be saved on this computer: {words.strip() or packer[0] + ' failed'}"
+        )

@@ -25,7 +25,10 @@ def local_image(app: str, image: Mapping[str, Any]) -> str:
     reference = f"{image['name']}:{image.get('tag') or 'latest'}"
     try:
         done = subprocess.run(
-            ["docker", "image", "inspect", "--format", "{{.Id}}", reference], capture_output=True, text=True, check=False
+            ["docker", "image", "inspect", "--format", "{{.Id}}", reference],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         raise InputError(
@@ -34,7 +37,9 @@ def local_image(app: str, image: Mapping[str, Any]) -> str:
         ) from None  # fmt: skip
     if done.returncode:
         raise InputError(
-            f"App {app} ships the image {reference}, which is not on this computer", "", f"build it: docker build -t {reference} ."
+            f"App {app} ships the image {reference}, which is not on this computer",
+            "",
+            f"build it: docker build -t {reference} .",
         )
     return done.stdout.strip()
 
@@ -53,7 +58,9 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         try:
             wishes = [
-                appwish.wish(app, self._image(app, variables), arguments.get("defaults") or {}, arguments.get("network") or {})
+                appwish.wish(
+                    app, self._image(app, variables), arguments.get("defaults") or {}, arguments.get("network") or {}
+                )
                 for app in arguments["apps"]
                 if app.get("state", "present") == "present"
             ]

@@ -8,7 +8,12 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing import SETTING_NAMES, Sizing, render_budget, size_from_facts
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing import (
+    SETTING_NAMES,
+    Sizing,
+    render_budget,
+    size_from_facts,
+)
 
 DOCUMENTATION = r"""
 name: sizing

@@ -148,7 +148,9 @@ def send_base(world: World) -> None:
     subprocess.run(["docker", "image", "tag", image, "slipway-lab/base:1"], check=True)
     with (
         subprocess.Popen(["docker", "image", "save", "slipway-lab/base:1"], stdout=subprocess.PIPE) as save,
-        subprocess.Popen(["docker", "exec", "-i", world.host.id, "docker", "load"], stdin=save.stdout, stdout=subprocess.DEVNULL),
+        subprocess.Popen(
+            ["docker", "exec", "-i", world.host.id, "docker", "load"], stdin=save.stdout, stdout=subprocess.DEVNULL
+        ),
     ):
         pass
 
@@ -180,7 +182,9 @@ def test_check_mode_changes_nothing(served: Tiny) -> None:
     assert SECRET not in done.stdout
     moving = {"connections", "memory_mb"}
     after = served.status()
-    assert {key: after[key] for key in after if key not in moving} == {key: before[key] for key in before if key not in moving}
+    assert {key: after[key] for key in after if key not in moving} == {
+        key: before[key] for key in before if key not in moving
+    }
 
 
 def test_changed_setting_is_a_new_release_in_the_other_colour(served: Tiny) -> None:
@@ -294,7 +298,14 @@ class playing:
     """deploy.yml in the background, as a user's process that can be killed."""
 
     def __init__(self, tiny: Tiny) -> None:
-        argv = [str(VENV / "ansible-playbook"), "-i", str(tiny.world.inventory), "playbooks/deploy.yml", "-e", "app_operator=alice"]
+        argv = [
+            str(VENV / "ansible-playbook"),
+            "-i",
+            str(tiny.world.inventory),
+            "playbooks/deploy.yml",
+            "-e",
+            "app_operator=alice",
+        ]
         self.process = subprocess.Popen(
             argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL,
             start_new_session=True, env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
@@ -318,7 +329,7 @@ def test_laptop_that_goes_away_does_not_stop_the_deploy_and_a_rerun_joins_it(ser
     assert done.returncode == 0, done.stdout[-3000:]
     assert served.status()["deploy"]["result"] == "succeeded"
     assert served.who()["GREETING"] == "alone"
-    assert served.world.root("grep -c '\"what\":\"deploy\".*\"result\":\"started\"' /var/log/slipway/journal.jsonl")
+    assert served.world.root('grep -c \'"what":"deploy".*"result":"started"\' /var/log/slipway/journal.jsonl')
 
 
 def test_request_in_flight_at_the_switch_ends_well(served: Tiny) -> None:
@@ -398,7 +409,9 @@ def test_restart_of_docker_cuts_no_request(served: Tiny) -> None:
 
 
 def test_killed_container_and_flushed_switch_come_back_by_themselves(served: Tiny) -> None:
-    served.world.root("docker kill $(docker ps -q --filter label=slipway.app=tiny) && nft delete table ip slipway_switch")
+    served.world.root(
+        "docker kill $(docker ps -q --filter label=slipway.app=tiny) && nft delete table ip slipway_switch"
+    )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and served.status()["health"] != "healthy":
         time.sleep(1)
@@ -409,7 +422,13 @@ def test_secrets_are_in_no_argument_no_log_and_no_readable_file(served: Tiny) ->
     done = served.ok("-vvv", env={"GREETING": "talkative"})
     assert SECRET not in done.stdout + done.stderr
     root = served.world.root
-    assert root("find /etc/slipway /var/lib/slipway /var/log/slipway -type f -perm /077 -exec grep -l " + SECRET + " {} +", check=False) == ""
+    assert (
+        root(
+            "find /etc/slipway /var/lib/slipway /var/log/slipway -type f -perm /077 -exec grep -l " + SECRET + " {} +",
+            check=False,
+        )
+        == ""
+    )
     assert root(f"grep -rl {SECRET} /etc/slipway", check=False).split() == ["/etc/slipway/apps/tiny/app.env"]
     assert root(f"grep -c {SECRET} /var/log/slipway/journal.jsonl", check=False).strip() == "0"
     assert root(f"journalctl -u 'slipway-*' | grep -c {SECRET}", check=False).strip() == "0"
@@ -432,4 +451,6 @@ def test_removed_app_leaves_nothing_behind(served: Tiny) -> None:
     assert served.containers() == []
     assert served.world.root("nft list map ip slipway_switch backends").count("18000") == 0
     assert served.world.root("docker image ls -q slipway/tiny") == ""
-    assert yaml.safe_load(served.world.root("ls /etc/slipway/apps /var/lib/slipway/apps | grep -c tiny", check=False)) == 0
+    assert (
+        yaml.safe_load(served.world.root("ls /etc/slipway/apps /var/lib/slipway/apps | grep -c tiny", check=False)) == 0
+    )

@@ -41,7 +41,7 @@ def test_status_shows_the_release_that_serves(converged: World, seen: dict[str, 
     (app,) = answer["apps"]
     assert seen["rows"]["app notes"]["level"] == "good"
     assert app["release"] in seen["rows"]["app notes"]["text"]
-    assert app["release"] in seen["rows"]["last deploy"]["text"]
+    assert app["deploy"]["release"] in seen["rows"]["last deploy"]["text"]
 
 
 def test_status_shows_database_pool_and_certificate(converged: World, seen: dict[str, Any]) -> None:

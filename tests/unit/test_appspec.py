@@ -28,7 +28,9 @@ def test_environment_comes_back_as_it_was(values: dict[str, str]) -> None:
 
 
 def test_spec_comes_back_as_it_was() -> None:
-    one = spec(release_command=["a", "b"], health={"path": "/x", "timeout": 5}, watch={"seconds": 0}, domains=["a.example"])
+    one = spec(
+        release_command=["a", "b"], health={"path": "/x", "timeout": 5}, watch={"seconds": 0}, domains=["a.example"]
+    )
     assert appspec.parse(json.loads(one.to_json())) == one
 
 
@@ -74,7 +76,9 @@ def test_a_variable_in_both_env_and_secrets_is_refused() -> None:
 def test_the_hash_changes_with_setting_environment_and_image_and_with_nothing_else() -> None:
     def wish(**changes: Any) -> str:
         image = appspec.Image("registry", changes.pop("reference", "r/notes:1"))
-        return appwish.wish({"name": "notes", "env": {"A": "1", "B": "2"}, **changes}, image, {"memory_mb": 100}, {}).hash
+        return appwish.wish(
+            {"name": "notes", "env": {"A": "1", "B": "2"}, **changes}, image, {"memory_mb": 100}, {}
+        ).hash
 
     same = wish()
     assert wish(env={"B": "2", "A": "1"}) == same

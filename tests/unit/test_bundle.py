@@ -16,7 +16,15 @@ from slipway.errors import InputError
 def folder(tmp_path: Path) -> Path:
     """A small application."""
     place = tmp_path / "app"
-    for name in ("Dockerfile", "notes/main.py", "notes/__pycache__/main.pyc", "docs/a.md", "docs/keep.md", ".git/HEAD", "a b.txt"):
+    for name in (
+        "Dockerfile",
+        "notes/main.py",
+        "notes/__pycache__/main.pyc",
+        "docs/a.md",
+        "docs/keep.md",
+        ".git/HEAD",
+        "a b.txt",
+    ):
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)

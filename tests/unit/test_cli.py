@@ -92,7 +92,9 @@ def test_failure_ends_with_the_log_and_says_what_still_serves(host: FakeHost) ->
     assert "the key is ***" in text
 
 
-def test_command_without_rights_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_without_rights_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> Any:
         raise PermissionError(13, "Permission denied", "/var/lib/slipway/apps")
 
@@ -113,7 +115,9 @@ def test_installed_library_runs_on_its_own_and_is_known_by_its_content(tmp_path:
     agentfiles.install(agentfiles.unpack(agentfiles.pack(files)), wanted, home, command)
     assert agentfiles.installed(wanted, home, command)
     script = command.read_text().removeprefix("#!/usr/bin/python3 -I\n")
-    done = subprocess.run([sys.executable, "-I", "-c", script, "--version"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script, "--version"], capture_output=True, text=True, check=False
+    )
     assert (done.returncode, done.stdout[:8]) == (0, "slipway ")
     (home / wanted / "slipway" / "deploy.py").write_text("tampered")
     assert not agentfiles.installed(wanted, home, command)

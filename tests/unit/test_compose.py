@@ -8,7 +8,11 @@ from typing import Any
 
 from slipway import appspec, compose
 
-ENV = {"SECRET_KEY": "pa$$word'\n2", "DATABASE_URL": "postgresql://pooled", "DATABASE_SESSION_URL": "postgresql://session"}
+ENV = {
+    "SECRET_KEY": "pa$$word'\n2",
+    "DATABASE_URL": "postgresql://pooled",
+    "DATABASE_SESSION_URL": "postgresql://session",
+}
 
 
 def spec(**changes: Any) -> appspec.Spec:

@@ -53,4 +53,7 @@ def test_listeners_name_the_process_and_other_ports_are_left_out() -> None:
 
 @pytest.mark.parametrize(("hard", "most"), [("20000", 20000), ("unlimited", 2**30)])
 def test_the_hard_limit_of_open_files_is_read_and_not_the_soft_one(hard: str, most: int) -> None:
-    assert parse_open_files(f"Limit  Soft  Hard  Units\nMax open files            1024                 {hard}   files\n") == most
+    assert (
+        parse_open_files(f"Limit  Soft  Hard  Units\nMax open files            1024                 {hard}   files\n")
+        == most
+    )

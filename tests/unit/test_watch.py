@@ -49,7 +49,9 @@ def test_verdict(now: Figures, before: Figures, bad: bool) -> None:
 
 
 def test_verdict_gives_the_figures() -> None:
-    assert verdict(WATCH, Figures(40, 10, 0), GOOD).startswith("10 of 40 requests were answered with an error (25%; allowed are 5%")
+    assert verdict(WATCH, Figures(40, 10, 0), GOOD).startswith(
+        "10 of 40 requests were answered with an error (25%; allowed are 5%"
+    )
 
 
 @pytest.mark.parametrize(("running", "restarts", "down", "bad"), [

@@ -37,7 +37,9 @@ def start_unit(app: str) -> None:
     """Start the engine; it goes on when this process or its connection ends."""
     done = run(["systemctl", "start", "--no-block", unit(app)], check=False)
     if not done.ok:
-        raise PhaseError(f"The deploy of {app} cannot be started: {done.said}", "the agent on this host", "run site.yml first")
+        raise PhaseError(
+            f"The deploy of {app} cannot be started: {done.said}", "the agent on this host", "run site.yml first"
+        )
 
 
 def unit_active(app: str) -> bool:

@@ -127,7 +127,9 @@ def parse(raw: Mapping[str, Any]) -> Spec:
     """
     name = raw.get("name")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(f"The app name {name!r} cannot be used", "a small letter, then at most 30 small letters, digits, _")
+        raise InputError(
+            f"The app name {name!r} cannot be used", "a small letter, then at most 30 small letters, digits, _"
+        )
     values: dict[str, Any] = {"name": name}
     known = {item.name for item in fields(Spec)}
     for key, value in raw.items():
@@ -241,7 +243,9 @@ def digest(spec_text: str, environment: str) -> str:
     return hashlib.sha256(f"{spec_text}\0{environment}".encode()).hexdigest()[:16]
 
 
-def for_rollback(old: Spec, old_env: Mapping[str, str], now: Spec, now_env: Mapping[str, str]) -> tuple[Spec, dict[str, str]]:
+def for_rollback(
+    old: Spec, old_env: Mapping[str, str], now: Spec, now_env: Mapping[str, str]
+) -> tuple[Spec, dict[str, str]]:
     """An old release as it must run today: its own image, settings and environment, but today's connections.
 
     Where the database is and with which password (``SERVICES``) belongs to the host, not to the release.

@@ -61,7 +61,9 @@ def wish(app: Mapping[str, Any], image: Image, defaults: Mapping[str, Any], netw
     env, secrets = app.get("env") or {}, app.get("secrets") or {}
     both = sorted(set(env) & set(secrets))
     if both:
-        raise InputError(f"App {name} has {', '.join(both)} in env and in secrets", "each variable once", "remove one of them")
+        raise InputError(
+            f"App {name} has {', '.join(both)} in env and in secrets", "each variable once", "remove one of them"
+        )
     env_text = appspec.environment_text({**env, **secrets}, name)
     spec_text = spec.to_json()
     return Wish(spec, spec_text, env_text, appspec.digest(spec_text, env_text))
@@ -78,7 +80,9 @@ def source(app: Mapping[str, Any]) -> Mapping[str, Any]:
     if kind == "build" and not image.get("path"):
         raise InputError(f"App {name}: an image that is built needs a folder", "image.path")
     if kind == "ship" and not image.get("path") and not image.get("name"):
-        raise InputError(f"App {name}: an image that is shipped needs a folder or a name", "image.path, or image.name and tag")
+        raise InputError(
+            f"App {name}: an image that is shipped needs a folder or a name", "image.path, or image.name and tag"
+        )
     return image
 
 
@@ -108,9 +112,7 @@ def from_laptop(app: str, image: Mapping[str, Any], image_id: str) -> Image:
 # -- on the host ----------------------------------------------------------------------------------------------------
 
 
-def decide(
-    store: Store, docker: Docker, *, wish: str, reference: str, source: str, stable_port: int
-) -> dict[str, Any]:
+def decide(store: Store, docker: Docker, *, wish: str, reference: str, source: str, stable_port: int) -> dict[str, Any]:
     """What is to be done for one app: plain data with ``deploy``, ``why``, ``held``, ``image_present`` and ``problem``."""
     state = store.load()
     result: dict[str, Any] = {

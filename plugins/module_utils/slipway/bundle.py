@@ -91,7 +91,9 @@ def files(folder: Path, dockerfile: str = "Dockerfile") -> Iterator[tuple[str, P
     The Dockerfile always belongs. Raises InputError when the folder or its Dockerfile is missing.
     """
     if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}", "the application's folder", "correct image.path in slipway_apps")
+        raise InputError(
+            f"There is no folder {folder}", "the application's folder", "correct image.path in slipway_apps"
+        )
     if not (folder / dockerfile).is_file():
         raise InputError(
             f"{folder} has no {dockerfile}", "a Dockerfile in it", "write one, or name it with image.dockerfile"

@@ -173,7 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"slipway: {error}", file=sys.stderr)
         return 1
     except PermissionError as error:
-        print(f"slipway: {error.filename} cannot be read. To mend it: run it as root (sudo slipway ...).", file=sys.stderr)
+        print(
+            f"slipway: {error.filename} cannot be read. To mend it: run it as root (sudo slipway ...).", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         print("slipway: stopped looking; the deploy goes on (slipway app status).", file=sys.stderr)

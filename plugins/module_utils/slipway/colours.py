@@ -284,7 +284,9 @@ class Colours:
         state = self.world.docker.inspect(name)
         if state is not None and (state.running or state.restarting):
             return True
-        self.world.docker.up(compose.project(self.app, current.colour), self.compose_file(current.release, current.colour))
+        self.world.docker.up(
+            compose.project(self.app, current.colour), self.compose_file(current.release, current.colour)
+        )
         self.world.docker.keep(name)
         return False
 

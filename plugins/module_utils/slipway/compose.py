@@ -123,7 +123,16 @@ def up_argv(name: str, file: str) -> list[str]:
 
 def run_release_argv(name: str, file: str, container_name: str) -> list[str]:
     """Run the release command to its end in a container of its own."""
-    return [*_compose_argv(name, file), "run", "--rm", "--no-deps", "--no-TTY", "--name", container_name, RELEASE_SERVICE]
+    return [
+        *_compose_argv(name, file),
+        "run",
+        "--rm",
+        "--no-deps",
+        "--no-TTY",
+        "--name",
+        container_name,
+        RELEASE_SERVICE,
+    ]
 
 
 def stop_argv(container_name: str, grace_seconds: int) -> list[str]:

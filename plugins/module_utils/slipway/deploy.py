@@ -147,7 +147,9 @@ class Engine:
             return
         colours.bring_up(spec, env, record.release, record.colour, command=request.run_release_command)
         if record.from_release and request.watch and spec.watch.seconds > 0:
-            before = [hit for hit in LogTail(spec.watch.access_log).recent() if hit.at >= self._now - spec.watch.seconds]
+            before = [
+                hit for hit in LogTail(spec.watch.access_log).recent() if hit.at >= self._now - spec.watch.seconds
+            ]
             record.watched = {"before": figures(before).to_dict()}
             record.watch_until = self._now + spec.watch.seconds
         colours.switch_to(spec, record.release, record.colour)
@@ -347,7 +349,9 @@ class Engine:
         record = state.deploy
         if record is None or record.over:
             return None
-        self.say(f"recover: {record.kind} {record.release} was cut off in phase {record.phase.name if record.phase else '-'}")
+        self.say(
+            f"recover: {record.kind} {record.release} was cut off in phase {record.phase.name if record.phase else '-'}"
+        )
         for phase in record.phases:
             if phase.status == "running":
                 phase.status, phase.ended, phase.detail = "failed", self._now, "cut off"

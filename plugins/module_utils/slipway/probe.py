@@ -63,7 +63,12 @@ class Probe:
         try:
             client.connect()
             local_port = int(client.sock.getsockname()[1])
-            headers = {"Host": host or address, "X-Forwarded-Proto": "https", "User-Agent": "slipway", "Connection": "close"}
+            headers = {
+                "Host": host or address,
+                "X-Forwarded-Proto": "https",
+                "User-Agent": "slipway",
+                "Connection": "close",
+            }
             client.request("GET", path, headers=headers)
             reply = client.getresponse()
             body = reply.read(300).decode("utf-8", "replace").strip()

@@ -196,4 +196,6 @@ class Window:
 
     def verdict(self) -> str:
         """Why the release must go, or an empty string."""
-        return verdict(self.watch, self.figures(), self.before) or verdict(self.watch, figures(self._recent), self.before)
+        return verdict(self.watch, self.figures(), self.before) or verdict(
+            self.watch, figures(self._recent), self.before
+        )
