@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -82,10 +83,11 @@ class _Connection:
         ]
         if body or method == "POST":
             lines.append(f"Content-Length: {len(body)}")
+        sent = time.time()
         try:
             self.writer.write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
             await self.writer.drain()
-            return await self._read()
+            return await self._read(sent)
         except asyncio.IncompleteReadError as error:
             raise Failure("closed", "connection closed before the whole response was there") from error
         except ssl.SSLError as error:
@@ -95,7 +97,7 @@ class _Connection:
         except (ValueError, asyncio.LimitOverrunError) as error:
             raise Failure("malformed", str(error)) from error
 
-    async def _read(self) -> Response:
+    async def _read(self, sent: float) -> Response:
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         version, status, *_ = head[0].split(" ")
         if version != "HTTP/1.1":
@@ -106,7 +108,7 @@ class _Connection:
             headers[name.strip().lower()] = text.strip()
         if headers.get("connection", "").lower() == "close":
             self.reusable = False
-        return Response(int(status), headers, await self._body(int(status), headers))
+        return Response(int(status), headers, await self._body(int(status), headers), sent)
 
     async def _body(self, status: int, headers: Mapping[str, str]) -> bytes:
         if status in {204, 304}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -109,12 +110,13 @@ class _Connection:
                 self._h2.send_data(number, body, end_stream=True)
         except h2.exceptions.H2Error as error:
             raise Failure("malformed", f"{type(error).__name__}: {error}") from error
+        sent = time.time()
         self._flush()
         try:
             await stream.done
         finally:
             self._streams.pop(number, None)
-        return Response(int(stream.headers.pop(":status")), stream.headers, bytes(stream.body))
+        return Response(int(stream.headers.pop(":status")), stream.headers, bytes(stream.body), sent)
 
     def _flush(self) -> None:
         if data := self._h2.data_to_send():

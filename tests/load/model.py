@@ -10,10 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Requests a few milliseconds apart may reach the server in another order: within this time of a switch, an answer
-# from the release before it is no switch back.
-SETTLE_SECONDS = 0.5
-
 
 class Failure(Exception):
     """A request that did not get its answer. ``kind`` is one word for counting, ``detail`` for people.
@@ -29,11 +25,12 @@ class Failure(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole response; header names in lower case."""
+    """A whole response; header names in lower case. ``sent`` is when its request was really sent (epoch seconds)."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    sent: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """From ``at`` on (epoch seconds of the request's start) answers came from ``release``; the first one counts too."""
+    """``release`` was first heard at ``at`` (epoch seconds), so the switch was no later; the first release counts too."""
 
     at: float
     release: str
@@ -136,12 +133,15 @@ class Report:
             and not any(one.ended_by == "failure" for one in self.sockets)
         )
 
-    def saw(self, request_at: float, release: str) -> None:
-        """Note which release answered the request that started then."""
+    def saw(self, release: str, sent: float, received: float) -> None:
+        """Note which release gave an answer. Old answers that come late are no switch back.
+
+        What is sent after the new release was heard can only reach the new one, whatever queues there are on the way.
+        """
         self.releases[release] = self.releases.get(release, 0) + 1
         last = self.switches[-1] if self.switches else None
-        if last is None or (release != last.release and request_at > last.at + SETTLE_SECONDS):
-            self.switches.append(Switch(request_at, release))
+        if last is None or (release != last.release and sent > last.at):
+            self.switches.append(Switch(received, release))
 
     def percentile(self, share: float) -> float:
         """Latency in ms below which ``share`` (0 to 1) of the answered requests stayed; NaN when there were none."""

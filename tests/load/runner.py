@@ -28,8 +28,9 @@ PAGES = 0.1  # share of GETs that ask for the page instead
 class Plan:
     """What to send. ``rate`` is requests/s over all protocols; ``seconds`` None runs until stopped.
 
-    ``connections`` is the most that HTTP/1.1 opens, ``h2_connections`` what HTTP/2 keeps. The first must be ample: with few,
-    a stall of the server would be followed by a queue in the client. ``slow_every`` seconds a request of ``slow_seconds`` is started through each protocol (0: none).
+    ``connections`` is the most that HTTP/1.1 opens, ``h2_connections`` what HTTP/2 keeps. The first must be ample: with
+    few, a stall of the server would be followed by a queue in the client. ``slow_every`` seconds a request of
+    ``slow_seconds`` is started through each protocol (0: none).
     """
 
     rate: float = 200.0
@@ -180,7 +181,7 @@ class Load:
             if found != request.note:
                 raise Failure("wrong_answer", f"note {found} instead of {request.note}")
         if release := response.headers.get("x-release"):
-            self.report.saw(request.at, release)
+            self.report.saw(release, response.sent, time.time())
 
     def _failed(self, client: Any, request: _Request, failure: Failure) -> None:
         self.report.failed.append(

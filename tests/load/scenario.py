@@ -77,8 +77,12 @@ class Run:
         return self.report.switches[1:]
 
     def slow_across(self, switch: Switch) -> list[SlowRequest]:
-        """Slow requests that were in flight at a switch."""
-        return [one for one in self.report.slow if one.started < switch.at < one.started + one.seconds]
+        """Slow requests that the old release had in hand at a switch (those that failed name no release)."""
+        return [
+            one
+            for one in self.report.slow
+            if one.started < switch.at < one.started + one.seconds and one.release != switch.release
+        ]
 
     def sockets_across(self, switch: Switch) -> list[Socket]:
         """WebSockets to the release that a switch took out of service."""

@@ -292,12 +292,20 @@ def test_the_ledger_is_read_back_as_psql_prints_it() -> None:
         ledger_query("x' OR '1")
 
 
-def test_switches_are_told_from_answers_that_overtook_each_other() -> None:
+def test_an_old_answer_that_comes_late_is_no_switch_back() -> None:
     report = Report(ledger="0" * 8)
-    for at, release in ((1.0, "r1"), (2.0, "r2"), (1.9, "r1"), (2.1, "r1"), (2.2, "r2"), (30.0, "r1"), (31.0, "r1")):
-        report.saw(at, release)
+    answers = [  # release, sent, received
+        ("r1", 0.9, 1.0),
+        ("r2", 1.8, 2.0),
+        ("r1", 1.9, 9.0),  # sent before the new release was heard, and answered long after
+        ("r2", 2.5, 2.6),
+        ("r1", 29.0, 30.0),  # sent after it: back for good
+        ("r1", 31.0, 31.1),
+    ]
+    for answer in answers:
+        report.saw(*answer)
     assert [(one.at, one.release) for one in report.switches] == [(1.0, "r1"), (2.0, "r2"), (30.0, "r1")]
-    assert report.releases == {"r1": 5, "r2": 2}
+    assert report.releases == {"r1": 4, "r2": 2}
 
 
 def test_failures_keep_what_a_person_needs() -> None:

@@ -28,7 +28,7 @@ def test_the_first_release_seen_is_no_switch() -> None:
 
 
 def test_a_slow_request_is_across_a_switch_when_it_began_before_and_ended_after() -> None:
-    requests = [slow(70.0), slow(85.0), slow(99.9), slow(100.1)]
+    requests = [slow(70.0), slow(85.0), slow(99.9), slow(100.1), SlowRequest(99.95, 20.0, "HTTP/2", "r2", "")]
     assert run(slow=requests).slow_across(SWITCH) == requests[1:3]
 
 
