@@ -77,6 +77,8 @@ class ActionModule(ActionBase):
         groups = {name: [host.name for host in group.get_hosts()] for name, group in inventory.groups.items()}
         groups["ungrouped"] = [name for name in groups.get("ungrouped", []) if name not in ("localhost",)]
         yield from rules.check_groups(groups, as_words(first.get("slipway_extra_groups")))
+        if not hosts:
+            return  # without a host nothing is known of its variables, and all would look unknown
         words = as_words(first.get("slipway_extra_variables"))
         words += ["lab_*"] if first.get("slipway_environment") == "lab" else []  # what bin/lab tells of itself
         known = role_variables()

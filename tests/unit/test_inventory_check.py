@@ -107,6 +107,7 @@ def test_inventory_without_a_host_is_noticed(inventory: Path) -> None:
     (inventory / "hosts.yml").write_text("---\nall:\n  hosts: {}\n")
     done = check(inventory)
     assert done.returncode != 0
+    assert "One thing is wrong with the inventory" in done.stdout
     assert "no host" in done.stdout
 
 
