@@ -320,3 +320,22 @@ class FakeHost:
         assert self.docker.images[f"slipway/notes:{kept.id}"] == kept.image
         for release in self.store.all():
             assert f"slipway/notes:{release.id}" in self.docker.images
+
+
+def serving(host: FakeHost) -> str:
+    """The tag of what serves."""
+    current = host.store.load().current
+    return current.release.rsplit("-", 1)[1] if current else ""
+
+
+def watched(host: FakeHost, status: int, seconds: float = 0.01, per_tick: int = 30) -> None:
+    """From now on the proxy logs ``per_tick`` answers each time the clock moves: good ones, in a watched window ``status``."""
+
+    def tick(now: float) -> None:
+        watching = (state := host.store.load()).deploy is not None and state.deploy.find("watch") is not None
+        answer = {"status": status, "duration": seconds} if watching else {"status": 200, "duration": 0.01}
+        line = json.dumps({"ts": now, **answer})
+        with host.access_log.open("a") as log:
+            log.write((line + "\n") * per_tick)
+
+    host.clock.tick = tick

@@ -11,19 +11,13 @@ from slipway import lock
 from slipway.colours import Interrupted
 from slipway.errors import SlipwayError
 
-from tests.unit.deploy_world import FakeHost, Killed
+from tests.unit.deploy_world import FakeHost, serving, watched
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     """A host with Docker and nothing else."""
     return FakeHost(tmp_path, monkeypatch)
-
-
-def serving(host: FakeHost) -> str:
-    """The tag of what serves."""
-    current = host.store.load().current
-    return current.release.rsplit("-", 1)[1] if current else ""
 
 
 def test_first_deploy_serves_in_blue_without_a_watched_window(host: FakeHost) -> None:
@@ -182,19 +176,6 @@ def test_a_deploy_after_a_rollback_is_no_longer_held_back(host: FakeHost) -> Non
     assert host.store.load().held == {}
 
 
-def watched(host: FakeHost, status: int, seconds: float = 0.01, per_tick: int = 30) -> None:
-    """From now on the proxy logs ``per_tick`` answers each time the clock moves: good ones, in a watched window ``status``."""
-
-    def tick(now: float) -> None:
-        watching = (state := host.store.load()).deploy is not None and state.deploy.find("watch") is not None
-        answer = {"status": status, "duration": seconds} if watching else {"status": 200, "duration": 0.01}
-        line = json.dumps({"ts": now, **answer})
-        with host.access_log.open("a") as log:
-            log.write((line + "\n") * per_tick)
-
-    host.clock.tick = tick
-
-
 WATCH = {"seconds": 300, "min_requests": 20}
 
 
@@ -320,111 +301,6 @@ def test_told_to_stop_while_watching_goes_on_after_the_next_start(host: FakeHost
     record = host.engine().run()
     assert record is not None
     assert record.result == "rolled_back"
-    host.check()
-
-
-# -- a crash at every step ------------------------------------------------------------------------------------------
-
-
-def prepared(host: FakeHost, scenario: str) -> None:
-    """Bring the host to just before the deploy that is killed; the request is laid down."""
-    watch = {"seconds": 20, "min_requests": 5, "access_log": str(host.access_log)}
-    more = {"watch": watch, "release_command": ["migrate"]}
-    if scenario != "first":
-        host.deploy("1", **more)
-    if scenario == "rollback":
-        host.deploy("2", **more)
-    if scenario == "sick":
-        host.probe.sick.add("-2")
-    if scenario == "bad":
-        watched(host, 500)
-    host.clock.time += 60
-    if scenario == "rollback":
-        host.ask("rollback")
-    else:
-        host.want("1" if scenario == "first" else "2", **more)
-        host.ask()
-
-
-def steps(scenario: str, tmp_path: Path) -> int:
-    """How many steps the scenario has when nothing kills it."""
-    with pytest.MonkeyPatch.context() as patch:
-        host = FakeHost(tmp_path, patch)
-        prepared(host, scenario)
-        before = host.fuse.steps
-        host.engine().run()
-        return host.fuse.steps - before
-
-
-@pytest.mark.parametrize("scenario", ["first", "second", "rollback", "sick", "bad"])
-def test_after_a_crash_at_any_step_one_release_serves_and_all_agree(scenario: str, tmp_path: Path) -> None:
-    count = steps(scenario, tmp_path / "count")
-    assert count > 30
-    ends = set()
-    for at in range(1, count + 1):
-        with pytest.MonkeyPatch.context() as patch:
-            host = FakeHost(tmp_path / str(at), patch)
-            prepared(host, scenario)
-            old = serving(host)
-            host.fuse.at = host.fuse.steps + at
-            with pytest.raises(Killed):
-                host.engine().run()
-            host.fuse.renew()
-            host.engine().run()
-            try:
-                host.check()
-            except AssertionError as error:
-                raise AssertionError(f"{scenario}, killed at step {at}: {host.said}") from error
-            record = host.store.load().deploy
-            assert record is not None
-            ends.add((record.result, serving(host)))
-            assert host.engine().run() is None, "a second recovery has nothing to do"
-            if scenario in ("sick", "bad"):
-                assert serving(host) == old == "1"
-    expected = {
-        "first": {("interrupted", ""), ("succeeded", "1")},
-        "second": {("interrupted", "1"), ("succeeded", "2")},
-        "rollback": {("interrupted", "2"), ("succeeded", "1")},
-        "sick": {("interrupted", "1"), ("failed", "1")},
-        "bad": {("interrupted", "1"), ("rolled_back", "1")},
-    }[scenario]
-    assert ends == expected
-
-
-@pytest.mark.parametrize("scenario", ["second", "bad"])
-def test_after_a_crash_and_a_crash_in_the_recovery_one_release_serves(scenario: str, tmp_path: Path) -> None:
-    count = steps(scenario, tmp_path / "count")
-    for at in range(1, count + 1, 5):
-        for again in (1, 4, 9, 16):
-            with pytest.MonkeyPatch.context() as patch:
-                host = FakeHost(tmp_path / f"{at}-{again}", patch)
-                prepared(host, scenario)
-                host.fuse.at = host.fuse.steps + at
-                with pytest.raises(Killed):
-                    host.engine().run()
-                host.fuse.renew()
-                host.fuse.at = host.fuse.steps + again
-                try:
-                    host.engine().run()
-                except Killed:
-                    host.fuse.renew()
-                    host.engine().run()
-                host.check()
-
-
-def test_power_cut_loses_containers_and_map_and_recovery_brings_them_back(host: FakeHost) -> None:
-    host.deploy("1")
-    host.want("2")
-    host.clock.time += 60
-    host.ask()
-    host.fuse.at = host.fuse.steps + 20
-    with pytest.raises(Killed):
-        host.engine().run()
-    host.fuse.renew()
-    for container in host.docker.containers.values():
-        container.running = False
-    host.switch.routes = []
-    host.engine().run()
     host.check()
 
 
