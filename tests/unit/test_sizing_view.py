@@ -87,7 +87,7 @@ def test_the_filter_fails_with_one_message(
 
 
 def test_the_filters_are_offered_by_name(filters: ModuleType) -> None:
-    assert set(filters.FilterModule().filters()) == {"sizing", "sizing_text"}
+    assert set(filters.FilterModule().filters()) == {"sizing", "sizing_text", "sized_overrides"}
 
 
 def test_the_example_in_the_docs_is_what_a_user_will_see() -> None:
