@@ -79,7 +79,11 @@ def main(argv: list[str] | None = None) -> int:
         f" {run.drain_seconds:g} s; latency from the scheduled start, so waiting counts.",
         "An app that starts takes CPU time from the one that serves: the worst latency is of a machine with few cores.",
     ]
-    result.detail = {"summary": run.report.summary(), "failed": [asdict(one) for one in run.report.failed[:50]]}
+    result.detail = {
+        "slowest": [asdict(one) for one in run.report.slowest],
+        "summary": run.report.summary(),
+        "failed": [asdict(one) for one in run.report.failed[:50]],
+    }
     return result.finish()
 
 

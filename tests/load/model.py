@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+SLOWEST = 20  # how many of the slowest requests a report names
+
 
 class Failure(Exception):
     """A request that did not get its answer. ``kind`` is one word for counting, ``detail`` for people.
@@ -81,6 +83,19 @@ class Switch:
     release: str
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Slowest:
+    """One of the requests that took longest: ``ms`` from its scheduled start ``at``, of which ``queued_ms`` in the client."""
+
+    ms: float
+    at: float
+    queued_ms: float
+    protocol: str
+    method: str
+    path: str
+    release: str
+
+
 @dataclass(slots=True)
 class Second:
     """One second of the run: counts by scheduled start, worst latency in ms."""
@@ -108,6 +123,7 @@ class Report:
     acknowledged: list[str] = field(default_factory=list)
     unacknowledged: list[str] = field(default_factory=list)
     releases: dict[str, int] = field(default_factory=dict)
+    slowest: list[Slowest] = field(default_factory=list)
     switches: list[Switch] = field(default_factory=list)
     slow: list[SlowRequest] = field(default_factory=list)
     sockets: list[Socket] = field(default_factory=list)
@@ -132,6 +148,11 @@ class Report:
             and not self.slow_failed
             and not any(one.ended_by == "failure" for one in self.sockets)
         )
+
+    def took(self, one: Slowest) -> None:
+        """Keep the slowest few, slowest first."""
+        if len(self.slowest) < SLOWEST or one.ms > self.slowest[-1].ms:
+            self.slowest = sorted([*self.slowest, one], reverse=True)[:SLOWEST]
 
     def saw(self, release: str, sent: float, received: float) -> None:
         """Note which release gave an answer. Old answers that come late are no switch back.
@@ -202,6 +223,7 @@ class Report:
         data["failed"] = [Failed(**one) for one in data["failed"]]
         data["slow"] = [SlowRequest(**one) for one in data["slow"]]
         data["sockets"] = [Socket(**one) for one in data["sockets"]]
+        data["slowest"] = [Slowest(**one) for one in data["slowest"]]
         data["switches"] = [Switch(**one) for one in data["switches"]]
         data["timeline"] = {int(at): Second(**one) for at, one in data["timeline"].items()}
         return cls(**data)

@@ -15,7 +15,7 @@ from typing import Any
 from . import probes
 from .http1 import Http1Client
 from .http2 import Http2Client
-from .model import Failed, Failure, Report, Response, Second
+from .model import Failed, Failure, Report, Response, Second, Slowest
 from .target import Target
 
 REQUEST_SECONDS = 60.0
@@ -152,6 +152,11 @@ class Load:
             report.by_protocol[client.protocol] = report.by_protocol.get(client.protocol, 0) + 1
             second.ok += 1
             second.worst_ms = max(second.worst_ms, round(took, 1))
+            queued = round((response.sent - request.at) * 1000, 1)
+            release = response.headers.get("x-release", "")
+            report.took(
+                Slowest(round(took, 1), request.at, queued, client.protocol, request.method, request.path, release)
+            )
             if request.method == "POST":
                 report.acknowledged.append(request.note)
 

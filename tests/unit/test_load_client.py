@@ -308,6 +308,14 @@ def test_an_old_answer_that_comes_late_is_no_switch_back() -> None:
     assert report.releases == {"r1": 4, "r2": 2}
 
 
+def test_the_slowest_requests_are_named() -> None:
+    report, _ = run_http1(lambda _: "answer")
+    assert len(report.slowest) == 20
+    assert report.slowest[0].ms == pytest.approx(report.percentile(1.0), abs=0.1)
+    assert [one.ms for one in report.slowest] == sorted((one.ms for one in report.slowest), reverse=True)
+    assert all(one.release == "r1" and one.queued_ms <= one.ms for one in report.slowest)
+
+
 def test_failures_keep_what_a_person_needs() -> None:
     report, _ = run_http1(only(20, "error"))
     failed = report.failed[0]
