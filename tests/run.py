@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def stages() -> list[Stage]:
     """All stages in order: the cheap ones first."""
     scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     shell = [str(path.relative_to(ROOT)) for path in [*sorted(ROOT.glob("bin/*")), ROOT / ".ci/run"] if is_shell(path)]
-    integration = sorted(path.stem.removeprefix("test_") for path in (ROOT / "tests/integration").glob("test_*.py"))
+    integration = integration_groups(
+        path.stem.removeprefix("test_") for path in (ROOT / "tests/integration").glob("test_*.py")
+    )
     benchmarks = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.stem in BENCHMARKS)
     return [
         Stage("ruff", (tool("ruff"), "check", "."), 0),
@@ -77,12 +80,32 @@ def stages() -> list[Stage]:
         pytest_stage("lint", ["tests/lint"], 0),
         pytest_stage("unit", ["tests/unit"], 0),
         *(Stage(f"molecule_{name}", (tool("molecule"), "test", "-s", name), 1) for name in scenarios),
-        pytest_stage("integration", [f"tests/integration/test_{name}.py" for name in integration], 1),
+        *(
+            pytest_stage(f"integration_{group}", [f"tests/integration/test_{name}.py" for name in names], 1)
+            for group, names in integration.items()
+        ),
         *(Stage(f"benchmark_{name}", (tool("python"), "-m", f"benchmarks.{name}"), 2) for name in benchmarks),
     ]
 
 
 BENCHMARKS = ("site", "deploy")
+# Test files that share a lab host run in one stage, so that it is brought up once; the rest share the converged host.
+SHARED_HOSTS = {
+    "lab": ("lab",),
+    "database": ("postgres", "pgbouncer"),
+    "edge": ("caddy", "docker"),
+    "lockout": ("lockout",),
+    "deploy": ("deploy",),
+}
+
+
+def integration_groups(files: Iterable[str]) -> dict[str, list[str]]:
+    """Names of integration test files by the stage they run in; a file nobody listed runs on the converged host."""
+    home = {name: group for group, names in SHARED_HOSTS.items() for name in names}
+    groups: dict[str, list[str]] = {}
+    for name in sorted(files):
+        groups.setdefault(home.get(name, "host"), []).append(name)
+    return groups
 
 
 def is_shell(path: Path) -> bool:
@@ -114,6 +137,54 @@ def junit_counts(path: Path) -> tuple[Counts, list[str]]:
     return counts, reasons
 
 
+PULSE_SECONDS = 60
+
+
+def watch(argv: Sequence[str], log: Path, environment: dict[str, str], label: str) -> int:
+    """Run ``argv`` into ``log`` and show where it is: on a terminal all the time, elsewhere a line a minute. Its exit code."""
+    started = pulse = time.monotonic()
+    with log.open("wb") as handle:
+        try:
+            process = subprocess.Popen(
+                argv, cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            )
+        except FileNotFoundError:
+            handle.write(f"{argv[0]} is not installed. bin/setup installs it.\n".encode())
+            return 127
+        try:
+            while True:
+                try:
+                    return process.wait(timeout=1 if COLOUR else 5)
+                except subprocess.TimeoutExpired:
+                    now = time.monotonic()
+                    if COLOUR:
+                        print(f"\r\033[K{label}{now - started:7.0f} s  {last_line(log)[:80]}", end="", flush=True)
+                    elif now - pulse >= PULSE_SECONDS:
+                        pulse = now
+                        print(f"\n        {now - started:5.0f} s  {last_line(log)[:140]}", end="", flush=True)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+        finally:
+            if COLOUR:
+                print(f"\r\033[K{label}", end="", flush=True)
+            elif pulse != started:
+                print(f"\n{label}", end="", flush=True)
+
+
+ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def last_line(log: Path) -> str:
+    """What a stage wrote last, without colours."""
+    with log.open("rb") as handle:
+        handle.seek(0, os.SEEK_END)
+        handle.seek(max(0, handle.tell() - 2000))
+        lines = ANSI.sub("", handle.read().decode(errors="replace")).strip().splitlines()
+    return lines[-1].strip() if lines else ""
+
+
 def run_stage(stage: Stage, number: int, total: int) -> Counts:
     """Run one stage, show how it ended, and return its counts."""
     log, junit = LOGS / f"{stage.name}.log", LOGS / f"{stage.name}.xml"
@@ -130,15 +201,7 @@ def run_stage(stage: Stage, number: int, total: int) -> Counts:
         "PYTHONDONTWRITEBYTECODE": "1",
         **stage.env,
     }
-    with log.open("wb") as handle:
-        try:
-            code = subprocess.run(
-                argv, cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=environment, check=False,
-            ).returncode  # fmt: skip
-        except FileNotFoundError:
-            handle.write(f"{argv[0]} is not installed. bin/setup installs it.\n".encode())
-            code = 127
+    code = watch(argv, log, environment, label)
     seconds = time.monotonic() - started
     counts, reasons = (
         junit_counts(junit) if stage.pytest else (Counts(passed=int(code == 0), failed=int(code != 0)), [])
