@@ -21,7 +21,9 @@ def run_adapter(
 
     ``options`` go to AnsibleModule as they are (``mutually_exclusive``, ``required_if`` ...).
     """
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=supports_check_mode, **options)
+    # no_log here means: do not write the parameters to the host's system log, where contents of files and passwords
+    # would stay readable to everyone in group adm. Results and diffs are not touched by it.
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=supports_check_mode, no_log=True, **options)
     try:
         result = main(module)
     except SlipwayError as error:
