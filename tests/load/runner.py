@@ -18,7 +18,7 @@ from .http2 import Http2Client
 from .model import Failed, Failure, Report, Response, Second, Slowest
 from .target import Target
 
-REQUEST_SECONDS = 60.0
+REQUEST_SECONDS = 30.0
 CLIENTS = {"http/1.1": Http1Client, "h2": Http2Client}
 READ_BACK = 2000  # GETs read back one of the newest so many acknowledged notes
 PAGES = 0.1  # share of GETs that ask for the page instead

@@ -12,13 +12,13 @@ from .settings import Settings
 
 log = logging.getLogger("notes.request")
 
-QUEUE_SECONDS = 30.0
+QUEUE_SECONDS = 10.0
 SLOW_SECONDS = 1.0
 ALWAYS_ADMITTED = ("/healthz", "/readyz")
 
 
 class Gate:
-    """ASGI middleware. At most ``concurrency`` requests run; others wait their turn, and after 30 s get a 503."""
+    """ASGI middleware. At most ``concurrency`` requests run; others wait their turn, and after 10 s get a 503."""
 
     def __init__(self, app: Any, settings: Settings) -> None:
         self._app = app
