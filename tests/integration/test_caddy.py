@@ -156,6 +156,21 @@ def test_credentials_never_reach_the_access_log(edge: Edge) -> None:
     assert planted not in log
 
 
+def test_an_access_log_that_was_rotated_is_written_on(edge: Edge) -> None:
+    edge.ok(caddy_log_roll_mib=1)
+    edge.world.root("systemctl restart caddy.service")  # an open log keeps its size limit over a reload
+    try:
+        edge.inside("-o", "/dev/null", path="/?n=[1-250]&filler=" + "x" * 6000)
+        assert len(edge.world.root("ls /var/log/caddy/ | grep '^edge[.]access'").split()) > 1, "nothing was rotated"
+        edge.inside(path="/?mark=after-the-rotation")
+        time.sleep(1)
+        assert "after-the-rotation" in edge.world.root("cat /var/log/caddy/edge.access.log")
+        assert "write error" not in edge.world.root("journalctl -o cat -u caddy.service --since=-2min")
+    finally:
+        edge.ok()
+        edge.world.root("systemctl restart caddy.service")
+
+
 def test_a_snippet_that_does_not_parse_changes_nothing_and_is_named(edge: Edge) -> None:
     before = edge.world.root("sha256sum /etc/caddy/Caddyfile /etc/caddy/*/*"), edge.started()
     done = edge.converge(site={"snippet": 'respond /x "ok"\nrespnd /y "no"\n'})
