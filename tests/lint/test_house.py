@@ -15,7 +15,8 @@ PLAYBOOKS = sorted(path for path in ROOT.glob("playbooks/**/*.yml") if path.pare
 HAND_WRITTEN = (".py", ".yml", ".yaml", ".sh", ".j2", ".cfg", ".toml")
 # Paths of one machine or another, and names of package mirrors: nothing that a fresh clone should know of.
 MACHINE = re.compile(
-    r"/work/(?:main|shared)|/home/(?!me/|you/|user/|ops/|.*example)[a-z]+/|/Users/[a-z]+/|/root/\.pyenv|index-url\s*=\s*\S+|deb\.debian\.org\S*proxy"
+    rf"{re.escape(str(ROOT))}\b|"  # wherever this checkout is
+    r"/home/(?!me/|you/|user/|ops/|.*example)[a-z]+/|/Users/[a-z]+/|/root/\.pyenv|index-url\s*=\s*\S+|deb\.debian\.org\S*proxy"
 )
 SECRETS = re.compile(r"-----BEGIN (?:OPENSSH |RSA |EC )?PRIVATE KEY-----\n[A-Za-z0-9+/=]{60}")
 
