@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slipway.errors import InputError
-from slipway.inventory_rules import check_apps
-from slipway.inventory_schema import ENVIRONMENTS, TIERS
-from slipway.schema import expected_form
-from slipway.suggest import closest
+from slipway.inventory.rules import check_apps
+from slipway.inventory.schema import expected_form
+from slipway.inventory.settings import ENVIRONMENTS, TIERS
+from slipway.inventory.suggest import closest
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?")

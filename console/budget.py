@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.errors import InputError
-from slipway.sizing import SETTING_NAMES, Sizing, render_budget, size_from_facts
+from slipway.sizing.plan import SETTING_NAMES, Sizing, render_budget, size_from_facts
 
 from . import hosts
 from .remote import look

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from slipway.errors import InputError
-from slipway.inventory_schema import TIERS
+from slipway.inventory.settings import TIERS
 
 from . import new_inventory
 from .answers import JUDGES, TIER_MEANING, Answers, Image, ask, exposed_port, find_keys, parse_image, read_key

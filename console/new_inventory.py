@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import InputError, SlipwayError
-from slipway.inventory_rules import check_values
+from slipway.inventory.rules import check_values
 
 from .answers import Answers, Image
 from .vault import password_file, password_folder

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 
 from slipway.errors import InputError
-from slipway.suggest import closest
+from slipway.inventory.suggest import closest
 
 # Parts of a host whose logs are asked for by name, and their systemd units.
 UNIT_LOGS = {

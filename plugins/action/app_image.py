@@ -15,8 +15,8 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.slipway.vps.plugins.action.app_wish import folder
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import bundle
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.docker import ImageError
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import bundle
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.docker import ImageError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
 display = Display()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import appwish, bundle
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.appspec import Image
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import bundle
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import wish as appwish
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.spec import Image
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError, SlipwayError
 
 

@@ -15,10 +15,10 @@ from ansible.plugins.action import ActionBase
 from ansible.template import Templar
 from ansible.utils.vars import load_extra_vars
 from ansible.vars.manager import VariableManager
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import inventory_rules as rules
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory_schema import SETTINGS
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.schema import Problem
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory import rules
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.schema import Problem
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.settings import SETTINGS
 from ansible_collections.slipway.vps.plugins.plugin_utils.inventory_files import read_source, shown, variable_files
 
 COLLECTION = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.preflight import Wish, examine, message
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.preflight import Wish, examine, message
 
 DNS_SECONDS = 3.0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import reach
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import reach
 
 # Longer than any ConnectTimeout a user may set: only a host that hangs after the connection gets here.
 PATIENCE = 60

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.apps import Network, resolve
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.apps import Network, resolve
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
 DOCUMENTATION = r"""

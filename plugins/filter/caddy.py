@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters on the sites of the reverse proxy: thin wrappers on :mod:`slipway.caddy_site`, :mod:`slipway.caddyfile`, :mod:`slipway.caddy_jail`."""
+"""Filters on the sites of the reverse proxy: thin wrappers on :mod:`slipway.caddy.site`, :mod:`slipway.caddy.caddyfile`, :mod:`slipway.caddy.jail`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import caddy_jail, caddy_site, caddyfile
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.caddy import caddyfile
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.caddy import jail as caddy_jail
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.caddy import site as caddy_site
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing import (
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing.plan import (
     SETTING_NAMES,
     Sizing,
     render_budget,

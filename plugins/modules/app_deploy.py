@@ -52,8 +52,8 @@ joined:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import appctl
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.releases import Store
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import ctl as appctl
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.releases import Store
 
 
 def main(module: AnsibleModule) -> dict:

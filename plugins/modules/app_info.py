@@ -58,10 +58,10 @@ present:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import appctl
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.appwish import decide
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.docker import Docker
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.releases import STATES, Store
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import ctl as appctl
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.wish import decide
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.docker import Docker
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.releases import STATES, Store
 
 APP = {
     "name": {"type": "str", "required": True},

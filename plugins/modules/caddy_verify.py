@@ -45,7 +45,7 @@ certificates:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import caddy_probe
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.caddy import probe as caddy_probe
 
 
 def main(module: AnsibleModule) -> dict:

@@ -45,7 +45,7 @@ confirmed:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import guard
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import guard
 
 
 def main(module: AnsibleModule) -> dict:

@@ -52,7 +52,7 @@ ansible_facts:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import gather
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host.facts import gather
 
 
 def main(module: AnsibleModule) -> dict:

@@ -93,9 +93,9 @@ guard_pending:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import guard
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import guard
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.files import (
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host.files import (
     FileSpec,
     Transaction,
     inspect,

@@ -46,7 +46,7 @@ logins: {description: Databases that could be used., type: list, elements: str, 
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.pgpooler import Client, prove
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.postgres.pooler import Client, prove
 
 
 def main(module: AnsibleModule) -> dict:

@@ -49,7 +49,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.commands import run
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.pgcluster import Wish, converge
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.postgres.cluster import Wish, converge
 
 
 def main(module: AnsibleModule) -> dict:

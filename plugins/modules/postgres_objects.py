@@ -49,7 +49,10 @@ steps: {description: "What was done, or would be, without any secret.", type: li
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import pgobjects, pgserver
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.postgres import (
+    objects as pgobjects,
+    server as pgserver,
+)
 
 DATABASE_SPEC = {
     "name": {"type": "str", "required": True},

@@ -58,7 +58,7 @@ steps:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway import systemd
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import systemd
 
 UNIT_SPEC = {
     "name": {"type": "str", "required": True},

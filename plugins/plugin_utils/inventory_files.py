@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory_rules import Source
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.rules import Source
 
 VAULT_HEADER = "$ANSIBLE_VAULT;"
 SUFFIXES = {".yml", ".yaml", ".json", ""}

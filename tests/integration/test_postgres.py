@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
-from slipway.pgconf import Running, differences
-from slipway.sizing import size_from_facts
+from slipway.postgres.conf import Running, differences
+from slipway.sizing.plan import size_from_facts
 
 from tests.integration.database import PASSWORDS, Database, databases
 from tests.integration.world import raise_lab, recap, remove_lab

@@ -168,6 +168,6 @@ def test_modules_are_named_in_full() -> None:
 
 
 def test_group_names_are_the_schemas() -> None:
-    from slipway.inventory_schema import GROUPS as KNOWN
+    from slipway.inventory.settings import GROUPS as KNOWN
 
     assert tuple(KNOWN) == GROUPS

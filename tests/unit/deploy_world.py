@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway import appspec, colours, releases
-from slipway.appstate import Request
-from slipway.colours import World
 from slipway.commands import CommandError, Outcome
-from slipway.deploy import Engine
-from slipway.docker import Running
-from slipway.probe import Answer
-from slipway.releases import Store
-from slipway.switch import Route
+from slipway.deploy import colours, releases
+from slipway.deploy import spec as appspec
+from slipway.deploy.colours import World
+from slipway.deploy.docker import Running
+from slipway.deploy.engine import Engine
+from slipway.deploy.probe import Answer
+from slipway.deploy.releases import Store
+from slipway.deploy.state import Request
+from slipway.deploy.switch import Route
 
 IMAGE = {"source": "registry", "reference": "registry.example.com/notes:1"}
 

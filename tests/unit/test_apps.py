@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from slipway.apps import Network, Ports, ports, resolve
+from slipway.deploy.apps import Network, Ports, ports, resolve
 from slipway.errors import InputError
 
 NUMBERS = {"workers": 2, "concurrency": 120, "memory_mb": 300, "client_pool": 10, "client_overflow": 20}

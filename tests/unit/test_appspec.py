@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway import appspec, appwish
+from slipway.deploy import spec as appspec
+from slipway.deploy import wish as appwish
 from slipway.errors import InputError, UnknownNameError
 
 IMAGE = {"source": "registry", "reference": "r/notes:1"}

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from slipway import bundle
+from slipway.deploy import bundle
 from slipway.errors import InputError
 
 

@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 import pytest
-from slipway.caddy_jail import failregex, files, jail_file
-from slipway.caddy_site import parse
+from slipway.caddy.jail import failregex, files, jail_file
+from slipway.caddy.site import parse
 
 SITE = {"name": "notes", "domains": ["notes.example.com"], "upstream_port": 18000}
 

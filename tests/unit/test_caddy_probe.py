@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from slipway.caddy_probe import NotServedError, check_redirect, parse_certificate
+from slipway.caddy.probe import NotServedError, check_redirect, parse_certificate
 
 GOOD = """issuer=CN = Pebble Intermediate CA 5af6a0
 notAfter=Feb 18 20:37:26 2027 GMT

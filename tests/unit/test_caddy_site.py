@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway.caddy_site import check_braces, parse, problems, size_bytes
+from slipway.caddy.site import check_braces, parse, problems, size_bytes
 from slipway.errors import InputError
 
 SITE: dict[str, Any] = {"name": "notes", "domains": ["notes.example.com"], "upstream_port": 18000}

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from slipway.caddy_site import parse
-from slipway.caddyfile import block, files, quote, render
+from slipway.caddy.caddyfile import block, files, quote, render
+from slipway.caddy.site import parse
 
 
 def text(**changes: Any) -> str:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway import agentfiles, appctl, cli, lock
-from slipway.probe import Probe, parse_tcp
+from slipway import agentfiles, cli, lock
+from slipway.deploy import ctl as appctl
+from slipway.deploy.probe import Probe, parse_tcp
 
 from tests.unit.deploy_world import FakeHost
 

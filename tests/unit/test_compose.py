@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from slipway import appspec, compose
+from slipway.deploy import compose
+from slipway.deploy import spec as appspec
 
 ENV = {
     "SECRET_KEY": "pa$$word'\n2",

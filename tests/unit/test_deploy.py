@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from slipway import lock
-from slipway.colours import Interrupted
+from slipway.deploy.colours import Interrupted
 from slipway.errors import SlipwayError
 
 from tests.unit.deploy_world import FakeHost, serving, watched
@@ -307,7 +307,7 @@ def test_told_to_stop_while_watching_goes_on_after_the_next_start(host: FakeHost
 def test_two_apps_share_the_switch_and_have_addresses_of_their_own(host: FakeHost, tmp_path: Path) -> None:
     host.deploy("1")
     other = host.store
-    from slipway.releases import Store
+    from slipway.deploy.releases import Store
 
     host.store = Store("shop", other.wishes, other.states)
     host.want("1")

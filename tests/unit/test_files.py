@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from slipway.errors import InputError
-from slipway.files import Change, FileSpec, Found, RejectedError, Transaction, inspect, owner_ids, plan, run_all
+from slipway.host.files import Change, FileSpec, Found, RejectedError, Transaction, inspect, owner_ids, plan, run_all
 
 ME = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from slipway import guard
 from slipway.errors import InputError
-from slipway.guard_script import Saved, boot_units, restore_script, timer_argv
+from slipway.host import guard
+from slipway.host.guard_script import Saved, boot_units, restore_script, timer_argv
 
 
 @dataclass

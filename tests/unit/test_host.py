@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from slipway.budget import plan_ram_mb
-from slipway.host import parse_listeners, parse_open_files, parse_os_release, parse_packages
+from slipway.host.facts import parse_listeners, parse_open_files, parse_os_release, parse_packages
+from slipway.sizing.budget import plan_ram_mb
 
 
 @pytest.mark.parametrize(

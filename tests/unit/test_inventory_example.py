@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from slipway.inventory_rules import check_values
-from slipway.inventory_schema import APP, GROUPS, SETTINGS
-from slipway.schema import Field
+from slipway.inventory.rules import check_values
+from slipway.inventory.schema import Field
+from slipway.inventory.settings import APP, GROUPS, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "inventories/example"
@@ -22,8 +22,8 @@ def test_app_settings_are_those_that_something_reads() -> None:
     """What the schema admits beyond these would be accepted and do nothing."""
     from dataclasses import fields
 
-    from slipway.apps import REPLACED_KEYS, SITE_KEYS
-    from slipway.appspec import Health, Spec, Watch
+    from slipway.deploy.apps import REPLACED_KEYS, SITE_KEYS
+    from slipway.deploy.spec import Health, Spec, Watch
 
     internal = {"slot", "network", "services", "stable_port", "blue_port", "green_port"}
     read = {field.name for field in fields(Spec)} | set(SITE_KEYS) | set(REPLACED_KEYS) | {"state", "watch_seconds"}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway import inventory_rules as rules
-from slipway.inventory_schema import APP, SETTINGS
-from slipway.schema import Field, Problem, check, expected_form, spell
-from slipway.suggest import closest
+from slipway.inventory import rules
+from slipway.inventory.schema import Field, Problem, check, expected_form, spell
+from slipway.inventory.settings import APP, SETTINGS
+from slipway.inventory.suggest import closest
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILqV3Ap9iAw+HpNvftXkF2zD/OpMwnjVCCoCPnAR/3Qu me"
 GOOD: dict[str, Any] = {
@@ -146,8 +146,8 @@ def test_misspelled_postgresql_setting_is_found(name: str, near: str) -> None:
 
 
 def test_every_setting_that_the_sizing_decides_is_a_known_name() -> None:
-    from slipway.pgnames import PG_SETTINGS
-    from slipway.sizing import SETTING_NAMES
+    from slipway.postgres.names import PG_SETTINGS
+    from slipway.sizing.plan import SETTING_NAMES
 
     poolers_and_redis = {"pool_size", "session_pool_size", "max_client_conn", "redis_maxmemory"}
     assert set(SETTING_NAMES) - PG_SETTINGS == poolers_and_redis

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway.pgconf import Running, differences, explain, same
+from slipway.postgres.conf import Running, differences, explain, same
 
 
 def row(setting: str, unit: str = "", vartype: str = "integer", context: str = "user", source: str = "") -> Running:

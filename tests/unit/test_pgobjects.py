@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from slipway import pgobjects, pgserver, scram
 from slipway.errors import InputError
-from slipway.pgobjects import DatabaseFound, Found, LookupFound, RoleFound, parse, plan, wished_lookup
+from slipway.postgres import objects as pgobjects
+from slipway.postgres import scram
+from slipway.postgres import server as pgserver
+from slipway.postgres.objects import DatabaseFound, Found, LookupFound, RoleFound, parse, plan, wished_lookup
 
 PASSWORD = "planted-in-a-unit-test"
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from slipway.pgcluster import newest_change
-from slipway.pgpooler import Client, differing, paused, transaction_entries
+from slipway.postgres.cluster import newest_change
+from slipway.postgres.pooler import Client, differing, paused, transaction_entries
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import base64
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slipway import scram
 from slipway.errors import InputError
+from slipway.postgres import scram
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=64)
 # Made by PostgreSQL 17: CREATE ROLE x PASSWORD 'pencil-pencil-pencil', then read from pg_authid.

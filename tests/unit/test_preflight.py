@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from slipway.preflight import Wish, examine, message
+from slipway.inventory.preflight import Wish, examine, message
 
 NOW = 1_800_000_000.0
 GOOD: dict[str, Any] = {

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from slipway import reach
-from slipway.reach import Target, Verdict, judge
+from slipway.host import reach
+from slipway.host.reach import Target, Verdict, judge
 
 HOST = Target("203.0.113.7")
 OFFERED = (

@@ -8,9 +8,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from slipway import appwish, journal, lock, releases
-from slipway.appstate import Phase, Record, Serving, State
-from slipway.releases import StateError, Store
+from slipway import journal, lock
+from slipway.deploy import releases
+from slipway.deploy import wish as appwish
+from slipway.deploy.releases import StateError, Store
+from slipway.deploy.state import Phase, Record, Serving, State
 
 from tests.unit.deploy_world import FakeHost
 

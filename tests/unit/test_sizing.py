@@ -8,9 +8,9 @@ import pickle
 from typing import NamedTuple
 
 import pytest
-from slipway.budget import DoesNotFitError, plan_ram_mb
 from slipway.errors import InputError
-from slipway.sizing import DEDICATED, SHARED, AppShape, HostShape, Sizing, plan, size, size_from_facts
+from slipway.sizing.budget import DoesNotFitError, plan_ram_mb
+from slipway.sizing.plan import DEDICATED, SHARED, AppShape, HostShape, Sizing, plan, size, size_from_facts
 
 DISK = 80_000
 

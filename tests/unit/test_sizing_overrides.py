@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 from slipway.errors import InputError, UnknownNameError
-from slipway.sizing import AppShape, HostShape, size
-from slipway.sizing_settings import parse_value
+from slipway.sizing.plan import AppShape, HostShape, size
+from slipway.sizing.settings import parse_value
 
 DISK = 80_000
 

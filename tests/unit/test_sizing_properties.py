@@ -7,10 +7,20 @@ from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from slipway.budget import PLANS_MB, plan_ram_mb
 from slipway.errors import InputError, SlipwayError
-from slipway.sizing import DEDICATED, SHARED, AppShape, DoesNotFitError, HostShape, Sizing, plan, render_budget, size
-from slipway.sizing_apps import share_out
+from slipway.sizing.apps import share_out
+from slipway.sizing.budget import PLANS_MB, plan_ram_mb
+from slipway.sizing.plan import (
+    DEDICATED,
+    SHARED,
+    AppShape,
+    DoesNotFitError,
+    HostShape,
+    Sizing,
+    plan,
+    render_budget,
+    size,
+)
 
 maybe = st.none()
 any_ram = st.integers(256, 300_000)

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 from ansible.errors import AnsibleFilterError
-from slipway.sizing import AppShape, HostShape, plan, render_budget, size
+from slipway.sizing.plan import AppShape, HostShape, plan, render_budget, size
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"ram_mb": 3915, "cores": 2, "disk_total_mb": 40_000, "postgres_major": None}

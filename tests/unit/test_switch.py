@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from slipway.switch import Route, render
+from slipway.deploy.switch import Route, render
 
 ROUTES = [Route("10.213.87.1", 18010, "10.213.87.102", 8000), Route("10.213.87.1", 18000, "10.213.87.100", 8000)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from slipway.errors import InputError
-from slipway.systemd import UnitFound, UnitSpec, parse_show, plan
+from slipway.host.systemd import UnitFound, UnitSpec, parse_show, plan
 
 RUNNING = UnitFound("loaded", "active", "enabled", "simple")
 STOPPED = UnitFound("loaded", "inactive", "disabled", "simple")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway.appspec import Watch
-from slipway.watch import Figures, Hit, LogTail, Window, container_verdict, figures, parse_hit, verdict
+from slipway.deploy.spec import Watch
+from slipway.deploy.watch import Figures, Hit, LogTail, Window, container_verdict, figures, parse_hit, verdict
 
 WATCH = Watch()
 GOOD = Figures(1000, 0, 50)

@@ -103,7 +103,8 @@ def install(files: Mapping[str, bytes], wanted: str, home: Path = HOME, command:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         path.write_bytes(content)
         path.chmod(0o644)
-    for folder in (staged, staged / "slipway"):
+    # Whatever root's umask: units of other users read these, too.
+    for folder in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
     final = home / wanted
     shutil.rmtree(final, ignore_errors=True)

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from . import __version__, appctl, lock
-from .appstate import Record
-from .colours import Interrupted
-from .deploy import Engine
+from . import __version__, lock
+from .deploy import ctl as appctl
+from .deploy.colours import Interrupted
+from .deploy.engine import Engine
+from .deploy.releases import STATES, Store
+from .deploy.state import Record
+from .deploy.switch import Switch
 from .errors import SlipwayError
 from .journal import JOURNAL, tail
-from .releases import STATES, Store
-from .switch import Switch
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -36,7 +36,7 @@ from .store import (
     check_key,
     content_md5,
     etag_of,
-)  # fmt: skip
+)
 
 _AGAIN = {408, 429, 500, 502, 503, 504}
 _AGAIN_CODES = {"BadDigest", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"}

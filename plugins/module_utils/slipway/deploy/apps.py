@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From ``slipway_apps`` as a user types it to what each role needs: ports, database addresses, numbers from the sizing. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from ..errors import InputError
+
+PORT_BASE, PORTS_PER_APP, APPS_MOST = 18000, 10, 100
+BLUE, GREEN = 1, 2
+PASSWORD_LEAST = 12
+SESSION_SUFFIX = "_session"
+SITE_KEYS = ("csp", "headers", "cors_origins", "rate_limit", "body_limit", "redirects", "caddy_snippet")
+"""What the proxy alone needs to know."""
+REPLACED_KEYS = (
+    "name",
+    "port",
+    "env",
+    "secrets",
+    "database",
+    "extensions",
+    "port_base",
+    "domains",
+    "workers",
+    "concurrency",
+)
+"""What :func:`resolve` turns into something else."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """Where an app in its container finds the pooler: ``gateway`` is the host's address on the app network."""
+
+    gateway: str = "10.213.87.1"
+    pooler_port: int = 6432
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The loopback ports of one app: ``stable`` is the proxy's, a redirect leads it to ``blue`` or ``green``."""
+
+    stable: int
+    blue: int
+    green: int
+
+
+def ports(index: int, base: int | None = None) -> Ports:
+    """Ports of the app at ``index`` (from 0), or of one with a ``port_base`` of its own. Raises InputError beyond 100 apps."""
+    if base is None and index >= APPS_MOST:
+        raise InputError(
+            f"There are more than {APPS_MOST} apps", f"{APPS_MOST} at most on one host", "spread them over hosts"
+        )
+    stable = base if base is not None else PORT_BASE + PORTS_PER_APP * index
+    return Ports(stable, stable + BLUE, stable + GREEN)
+
+
+def resolve(
+    apps: Iterable[Mapping[str, Any]],
+    sizing: Mapping[str, Any],
+    vault: Mapping[str, Mapping[str, Any]],
+    network: Network | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """What the roles need, as ``{apps, sites, databases}``.
+
+    ``sizing`` is :meth:`Sizing.to_dict`, ``vault`` the inventory's ``vault_apps`` (name -> ``database_password``). Ports follow the order of the list, so an app that is taken away keeps its
+    place with ``state: absent`` until the ones behind it may move. Raises InputError where two apps share a port or a
+    database has no password in the vault.
+    """
+    network = network or Network()
+    result: dict[str, list[dict[str, Any]]] = {"apps": [], "sites": [], "databases": []}
+    taken: dict[int, str] = {}
+    for index, app in enumerate(apps):
+        name = str(app["name"])
+        mine = ports(index, app.get("port_base"))
+        for port in (mine.stable, mine.blue, mine.green):
+            if port in taken:
+                raise InputError(
+                    f"Apps {taken[port]} and {name} would both use port {port}",
+                    f"{PORTS_PER_APP} ports of its own for each",
+                    f"give {name} another port_base",
+                )
+            taken[port] = name
+        numbers = sizing["apps"].get(name, {})
+        present = app.get("state", "present") == "present"
+        password = _password(app, vault) if present and _has_database(app) else ""
+        result["apps"].append(_app(app, mine, numbers, network, password))
+        if not present:
+            continue
+        if app.get("domains"):
+            result["sites"].append(_site(app, mine, network))
+        if _has_database(app):
+            result["databases"].append(_database(app, numbers, password))
+    return result
+
+
+def _has_database(app: Mapping[str, Any]) -> bool:
+    return bool(app.get("database", True))
+
+
+def _password(app: Mapping[str, Any], vault: Mapping[str, Mapping[str, Any]]) -> str:
+    name = str(app["name"])
+    password = (vault.get(name) or {}).get("database_password")
+    if not password:
+        raise InputError(
+            f"App {name} has a database, but the vault holds no password for it",
+            f"vault_apps.{name}.database_password",
+            "add it with 'ansible-vault edit' to group_vars/all/vault.yml (any long random text), or set database: false",
+        )
+    if len(str(password)) < PASSWORD_LEAST:
+        raise InputError(
+            f"vault_apps.{name}.database_password has {len(str(password))} characters",
+            f"at least {PASSWORD_LEAST}",
+            "generate one with 'openssl rand -hex 24' and put it into the vault",
+        )
+    return str(password)
+
+
+def database_url(name: str, password: str, network: Network, *, session: bool = False) -> str:
+    """A libpq URL to the pooler; user and database bear the app's name."""
+    database = name + (SESSION_SUFFIX if session else "")
+    return f"postgresql://{name}:{quote(password, safe='')}@{network.gateway}:{network.pooler_port}/{database}"
+
+
+def _app(
+    app: Mapping[str, Any], mine: Ports, numbers: Mapping[str, Any], network: Network, password: str
+) -> dict[str, Any]:
+    name = str(app["name"])
+    container_port = int(app.get("port", 8000))
+    computed: dict[str, str] = {
+        "PORT": str(container_port),
+        "WORKERS": str(numbers.get("workers", 1)),
+        "WEB_CONCURRENCY": str(numbers.get("workers", 1)),
+        "CONCURRENCY": str(numbers.get("concurrency", 100)),
+    }
+    secrets = {str(key): str(value) for key, value in (app.get("secrets") or {}).items()}
+    if password:
+        computed["POOL_SIZE"] = str(numbers.get("client_pool", 10))
+        computed["POOL_OVERFLOW"] = str(numbers.get("client_overflow", 20))
+        secrets = {
+            "DATABASE_URL": database_url(name, password, network),
+            "DATABASE_SESSION_URL": database_url(name, password, network, session=True),
+            **secrets,
+        }
+    own = {str(key): _plain(value) for key, value in (app.get("env") or {}).items()}
+    kept = {key: value for key, value in app.items() if key not in REPLACED_KEYS and key not in SITE_KEYS}
+    kept |= {"name": name, "port": container_port, "domains": list(app.get("domains") or [])}
+    kept |= {"stable_port": mine.stable, "blue_port": mine.blue, "green_port": mine.green}
+    kept |= {"env": {**computed, **own}, "secrets": secrets}
+    kept["memory_mb"] = int(numbers.get("memory_mb", 256))
+    return kept
+
+
+def _plain(value: Any) -> str:
+    """Environment variables are text: true and false are written as such, numbers as they are."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _site(app: Mapping[str, Any], mine: Ports, network: Network) -> dict[str, Any]:
+    site = {key: app[key] for key in (*SITE_KEYS, "drain_seconds") if key in app}
+    if "caddy_snippet" in site:
+        site["snippet"] = site.pop("caddy_snippet")
+    # The stable port is on the app network's own address, not on loopback: see switch.py.
+    upstream = {"upstream_address": network.gateway, "upstream_port": mine.stable}
+    return {**site, "name": str(app["name"]), "domains": list(app["domains"]), **upstream}
+
+
+def _database(app: Mapping[str, Any], numbers: Mapping[str, Any], password: str) -> dict[str, Any]:
+    return {
+        "name": str(app["name"]),
+        "owner": str(app["name"]),
+        "password": password,
+        "extensions": list(app.get("extensions") or []),
+        "pool_size": numbers.get("server_pool", 4),
+        "session_pool_size": numbers.get("session_pool", 2),
+    }

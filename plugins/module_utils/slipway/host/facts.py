@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a host is: one cheap look that replaces full fact gathering. Linux only, standard library only."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import platform
+import pwd
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..commands import run
+from ..sizing.budget import plan_ram_mb
+
+LAB_FACTS = Path("/etc/slipway-lab.json")
+
+
+def parse_os_release(text: str) -> dict[str, str]:
+    """``/etc/os-release`` as ``{id, version_id, codename, pretty}``; missing fields are empty."""
+    fields = dict(re.findall(r'^([A-Z_]+)="?(.*?)"?$', text, flags=re.MULTILINE))
+    return {
+        "id": fields.get("ID", ""),
+        "version_id": fields.get("VERSION_ID", ""),
+        "codename": fields.get("VERSION_CODENAME", ""),
+        "pretty": fields.get("PRETTY_NAME", ""),
+    }
+
+
+def parse_packages(status: str, wanted: Iterable[str] = ()) -> dict[str, str]:
+    """Installed versions of the wanted packages (of all when none is named), from the text of ``/var/lib/dpkg/status``."""
+    names = set(wanted)
+    found: dict[str, str] = {}
+    for block in status.split("\n\n"):
+        match = re.match(r"Package: (\S+)", block)
+        if match and (not names or match[1] in names) and "\nStatus: install ok installed" in block:
+            version = re.search(r"^Version: (\S+)", block, flags=re.MULTILINE)
+            found[match[1]] = version[1] if version else ""
+    return found
+
+
+_LISTENER = re.compile(r'^\S+\s+\d+\s+\d+\s+\S*?:(\d+)\s+\S+(?:\s+users:\(\("([^"]+)")?')
+
+
+def parse_listeners(text: str, ports: Iterable[int]) -> dict[str, str]:
+    """``ss -Hltnp`` as port -> name of the process that listens there, for the ports asked."""
+    wanted = {str(port) for port in ports}
+    found: dict[str, str] = {}
+    for line in text.splitlines():
+        match = _LISTENER.match(line)
+        if match and match[1] in wanted:
+            found.setdefault(match[1], match[2] or "unknown")
+    return found
+
+
+def _virtualisation() -> str:
+    """``container``, ``vm`` or ``none``, as systemd sees it."""
+    if run(["systemd-detect-virt", "--container", "--quiet"], check=False).ok:
+        return "container"
+    return "vm" if run(["systemd-detect-virt", "--vm", "--quiet"], check=False).ok else "none"
+
+
+def _memory_mb() -> int:
+    total = int(re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)[1])  # type: ignore[index]
+    return total // 1024
+
+
+def parse_open_files(limits: str) -> int:
+    """Hard limit of open files from the text of ``/proc/<pid>/limits``; 2^30 where there is none."""
+    match = re.search(r"^Max open files\s+\S+\s+(\d+|unlimited)", limits, re.MULTILINE)
+    return int(match[1]) if match and match[1] != "unlimited" else 2**30
+
+
+def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -> dict[str, Any]:
+    """The facts of this host; sizes in MB (2^20 bytes), ``now`` in seconds since the epoch.
+
+    A lab container sees the memory and cores of the whole machine: its own share stands in
+    ``/etc/slipway-lab.json``, and ``lab`` is then true.
+    """
+    disk = shutil.disk_usage("/")
+    lab = json.loads(LAB_FACTS.read_text()) if LAB_FACTS.exists() else {}
+    ram_mb = int(lab.get("ram_mb") or _memory_mb())
+    virtualisation = _virtualisation()
+    status = Path("/var/lib/dpkg/status")
+    majors = [int(entry) for entry in os.listdir("/usr/lib/postgresql") if entry.isdigit()] if os.path.isdir(
+        "/usr/lib/postgresql") else []  # fmt: skip
+    return {
+        "os": parse_os_release(Path("/etc/os-release").read_text()),
+        "kernel": platform.release(),
+        "arch": platform.machine(),
+        "hostname": platform.node(),
+        "ram_mb": ram_mb,
+        "ram_plan_mb": plan_ram_mb(ram_mb),
+        "cores": int(lab.get("cores") or len(os.sched_getaffinity(0))),
+        "disk_total_mb": int(lab.get("disk_mb") or disk.total // 2**20),
+        "disk_free_mb": disk.free // 2**20,
+        "virt": virtualisation,
+        "container": virtualisation == "container",
+        "lab": bool(lab),
+        "packages": parse_packages(status.read_text(errors="replace"), packages) if status.exists() else {},
+        "ports": parse_listeners(run(["ss", "-Hltnp"], check=False).stdout, ports) if shutil.which("ss") else {},
+        # What no process on this host can go beyond; containers and sandboxes often have less than a machine of its own.
+        "open_files_max": parse_open_files(Path("/proc/1/limits").read_text()),
+        "users": sorted(entry.pw_name for entry in pwd.getpwall()),
+        "groups": sorted(entry.gr_name for entry in grp.getgrall()),
+        "postgres_major": max(majors, default=None),
+        "uid": os.geteuid(),
+        "now": int(time.time()),
+    }

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PgBouncer on this host: that apps can log in through it, and that it runs with what its files say.
+
+Needs psycopg 3 (Debian: python3-psycopg), imported where used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..commands import run
+from ..errors import SlipwayError
+from . import server as pgserver
+from .objects import SESSION_SUFFIX
+
+RUNTIME = "/run/pgbouncer"
+CONSOLE = "pgbouncer"
+LOGIN_SECONDS = 15.0
+PAUSE_SECONDS = 10
+
+
+class PoolerError(SlipwayError):
+    """The pooler does not run, runs with other settings, or does not let an app in."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """An app as it logs in."""
+
+    database: str
+    user: str
+    password: str = field(repr=False)
+
+
+def console(port: int, socket_dir: str = RUNTIME) -> Any:
+    """A connection to the admin console, as the pooler's own system user. Raises ServerError."""
+    return pgserver.connect(CONSOLE, port=port, user=CONSOLE, socket_dir=socket_dir, options=None)
+
+
+def running_settings(connection: Any) -> dict[str, str]:
+    """``SHOW CONFIG``: name -> value."""
+    return {row[0]: str(row[1] if row[1] is not None else "") for row in pgserver.rows(connection, "SHOW CONFIG")}
+
+
+def differing(wished: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
+    """The settings that run otherwise than written, as sentences."""
+    found = []
+    for name, value in sorted(wished.items()):
+        there = running.get(name)
+        if there is None:
+            found.append(f"{name} is unknown to this PgBouncer")
+        elif not _same(value, there):
+            found.append(f"{name} is '{there}', expected '{value}'")
+    return found
+
+
+def _same(wished: str, running: str) -> bool:
+    """Numbers by value, protocols by what 'secure' stands for, everything else by text."""
+    if wished == running:
+        return True
+    try:
+        return float(wished) == float(running)
+    except ValueError:
+        return {wished, running} == {"secure", "tlsv1.2,tlsv1.3"}
+
+
+def log_in(client: Client, host: str, port: int, *, session: bool) -> None:
+    """Log in as the app does and run a prepared statement twice. Raises PoolerError; the password is in no message."""
+    import psycopg
+
+    entry = client.database + (SESSION_SUFFIX if session else "")
+    try:
+        with psycopg.connect(
+            host=host, port=port, dbname=entry, user=client.user, password=client.password, autocommit=True,
+            connect_timeout=10, application_name="slipway",
+        ) as connection:  # fmt: skip
+            for _ in range(2):
+                row = connection.execute("SELECT current_user::text, current_database()::text", prepare=True).fetchone()
+            if row != (client.user, client.database):
+                raise PoolerError(
+                    f"The entry {entry} leads to {row}", f"user {client.user} in database {client.database}"
+                )
+    except psycopg.Error as error:
+        lines = str(error).strip().splitlines()
+        raise PoolerError(
+            f"App role {client.user} cannot use database {entry} through PgBouncer at {host}:{port}: {lines[-1] if lines else 'no reason given'}",
+            "a login with the password from the vault",
+            "look at 'journalctl -u pgbouncer' and 'systemctl status postgresql@*' on the host, then run the playbook again",
+        ) from error
+
+
+def prove(
+    clients: Iterable[Client],
+    *,
+    port: int,
+    listen: Iterable[str],
+    settings: Mapping[str, str],
+    socket_dir: str = RUNTIME,
+) -> list[str]:
+    """Everything that can be said of a running pooler; the addresses it listens on. Raises PoolerError or ServerError."""
+    addresses = list(listen)
+    until = time.monotonic() + LOGIN_SECONDS
+    while True:
+        # Right after a start or a reload the pooler may not be there yet, or not have read everything.
+        try:
+            with console(port, socket_dir) as connection:
+                left = differing(settings, running_settings(connection))
+            if left:
+                raise PoolerError(
+                    f"PgBouncer runs with other settings than it was given: {'; '.join(left)}",
+                    "the values of the files in /etc/pgbouncer",
+                    "see in 'journalctl -u pgbouncer' what it objects to; where it does not, run 'systemctl restart pgbouncer' on the host",
+                )
+            found = pgserver.check_listening(port, addresses, "PgBouncer")
+            for client in clients:
+                log_in(client, addresses[0], port, session=False)
+                log_in(client, addresses[0], port, session=True)
+        except SlipwayError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.3)
+        else:
+            return found
+
+
+def transaction_entries(listed: Iterable[tuple[Any, ...]], names: list[str]) -> list[str]:
+    """The entries of ``SHOW DATABASES`` (rows and column names) that can be paused: sessions may never end."""
+    found = [dict(zip(names, row, strict=True)) for row in listed]
+    return [row["name"] for row in found if row["name"] != CONSOLE and row["pool_mode"] != "session"]
+
+
+@contextmanager
+def paused(port: int, socket_dir: str = RUNTIME) -> Iterator[bool]:
+    """Hold back new transactions of all apps while the server restarts; those begun may end first.
+
+    Gives False, and holds nothing back, where no pooler runs on this host. After PAUSE_SECONDS for each entry it goes on
+    whether or not all transactions have ended. They wait at most for the pooler's query_wait_timeout.
+    """
+    if not port or not Path(socket_dir, f".s.PGSQL.{port}").exists():
+        yield False
+        return
+    with console(port, socket_dir) as connection:
+        cursor = connection.execute("SHOW DATABASES")
+        entries = transaction_entries(cursor.fetchall(), [column.name for column in cursor.description])
+    # A client of its own for each command: PAUSE answers when all is quiet, which may be never.
+    client = ["runuser", "-u", CONSOLE, "--", "psql", "-XAtq", "-h", socket_dir, "-p", str(port), CONSOLE, "-c"]
+    try:
+        for entry in entries:
+            run(["timeout", str(PAUSE_SECONDS), *client, f"PAUSE {entry}"], check=False)
+        yield True
+    finally:
+        for entry in entries:
+            run([*client, f"RESUME {entry}"], check=False)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From RAM, cores and neighbours to every setting, and to a budget that fits the RAM. Pure.
+
+Where the formulas come from:
+
+- ``shared_buffers`` R/4, ``effective_cache_size`` 3R/4: PostgreSQL manual (19.4.1 gives 25 % as a start), pgtune, timescaledb-tune.
+- ``maintenance_work_mem`` R/16 capped at 2 GB: pgtune; halved where an app lives beside it (ours).
+- ``max_connections`` 50, 100, 200: the users' own figures for 2, 4 and 8 GB.
+- pool ``4 x cores + 4`` shared, ``6 x cores + 4`` dedicated: PostgreSQL wiki, "Number of database connections"
+  (cores x 2 + spindles), doubled and trebled because web transactions wait for the app between statements (ours).
+- ``work_mem``: ours, not pgtune's. One backend with a join and an aggregate was measured at 2.9 x work_mem, hence 3 x for
+  every *active* connection, 8 MB for each backend, and a share f of RAM (0.5 shared, 0.9 dedicated) that Postgres must never pass.
+- ``autovacuum``: scale factors 0.05 and 0.02, naptime 30 s after pigsty's OLTP template; memory split from maintenance_work_mem (ours).
+- ``max_wal_size`` 8 % of the disk up to 4 GB and a quarter of it, ``max_slot_wal_keep_size`` 10 %: pigsty scales them by the disk as well.
+- ``checkpoint_timeout`` 15 min, completion 0.9: pigsty; the manual names 0.9 as the default since 14.
+- ``random_page_cost`` 1.1, ``effective_io_concurrency`` 200: pgtune for SSDs; from 18 the server's own default, whose
+  asynchronous I/O gives the number another meaning.
+- ``max_worker_processes``, ``max_parallel_workers_per_gather``: pgtune (cores, cores/2 up to 4), none at two cores or fewer (ours).
+- ``wal_compression`` lz4 (``on`` before 15), ``huge_pages`` try, ``jit`` off, ``idle_in_transaction_session_timeout`` 10 min: pigsty.
+- ``io_method`` worker: the default of 18; io_uring is blocked or limited on many hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..errors import InputError, SlipwayError, UnknownNameError
+from .apps import app_warnings, fair_workers, least_apps_mb, size_apps, with_workers
+from .bounds import CONNECTIONS_KEPT, override_warnings
+from .budget import (
+    CADDY_MB,
+    PLANS_MB,
+    Budget,
+    DoesNotFitError,
+    Line,
+    docker_mb,
+    pgbouncer_mb,
+    plan_ram_mb,
+    redis_mb,
+    system_lines,
+)
+from .model import DEDICATED, SHARED, AppShape, AppSizing, HostShape, PgBouncerSizing, PostgresSizing, Sizing
+from .postgres import (
+    WORK_MEM_LEAST_MB,
+    decide_clients,
+    decide_memory,
+    decide_pools,
+    decide_settings,
+    postgres_lines,
+    work_mem_rule_mb,
+)
+from .settings import SETTING_NAMES, parse_overrides, whole_number
+from .view import render_budget
+
+__all__ = [
+    "DEDICATED",
+    "SETTING_NAMES",
+    "SHARED",
+    "AppShape",
+    "AppSizing",
+    "Budget",
+    "DoesNotFitError",
+    "HostShape",
+    "InputError",
+    "Line",
+    "PgBouncerSizing",
+    "PostgresSizing",
+    "Sizing",
+    "UnknownNameError",
+    "plan",
+    "plan_ram_mb",
+    "render_budget",
+    "size",
+    "size_from_facts",
+]
+
+REDIS_MB, REDIS_LEAST_MB = 256, 32
+DEFAULT_POSTGRES_MAJOR = 17  # Debian 13's own
+
+
+def size(host: HostShape, overrides: Mapping[str, object] | None = None, *, allow_overcommit: bool = False) -> Sizing:
+    """Every setting of ``host``, with a budget that fits its RAM.
+
+    ``overrides`` maps names of :data:`SETTING_NAMES` to values as a person writes them (``{"work_mem": "32MB"}``); they
+    win, and ``warnings`` names each bound that one breaks. Raises DoesNotFitError where the budget is larger than the RAM
+    (with ``allow_overcommit`` that is a warning too), UnknownNameError for a misspelled override, InputError for a value
+    that cannot be.
+    """
+    sizing = plan(host, overrides)
+    if sizing.budget.fits:
+        return sizing
+    if not allow_overcommit:
+        raise _refusal(sizing, overrides)
+    over = f"The budget is {-sizing.budget.free_mb} MB larger than the RAM: under load the kernel will kill processes."
+    return replace(sizing, warnings=(*sizing.warnings, over))
+
+
+def size_from_facts(
+    facts: Mapping[str, Any],
+    *,
+    role: str = SHARED,
+    apps: Iterable[Mapping[str, Any]] = (),
+    overrides: Mapping[str, object] | None = None,
+    pooler: bool = True,
+    redis: bool = False,
+    postgres_major: int | None = None,
+    allow_overcommit: bool = False,
+) -> Sizing:
+    """:func:`size` from what ``host_info`` found and what an inventory says.
+
+    ``facts`` needs ``ram_mb``, ``cores`` and ``disk_total_mb`` (MB), and may have ``postgres_major``. ``apps`` are entries of
+    ``slipway_apps``; those with ``state: absent`` are left out. Raises what :func:`size` raises, InputError for missing facts.
+    """
+    missing = [name for name in ("ram_mb", "cores", "disk_total_mb") if not facts.get(name)]
+    if missing:
+        raise InputError(
+            f"The host's facts lack {', '.join(missing)}",
+            "what slipway.vps.host_info returns as ansible_facts.slipway_host",
+            "run slipway.vps.host_info on the host first",
+        )
+    host = HostShape(
+        ram_mb=whole_number("ram_mb", facts["ram_mb"]),
+        cores=whole_number("cores", facts["cores"]),
+        disk_mb=whole_number("disk_total_mb", facts["disk_total_mb"]),
+        role=role,
+        postgres_major=whole_number(
+            "postgres_major", postgres_major or facts.get("postgres_major") or DEFAULT_POSTGRES_MAJOR
+        ),
+        pooler=pooler,
+        apps=tuple(AppShape.from_mapping(app) for app in apps if app.get("state", "present") != "absent"),
+        redis=redis,
+    )
+    return size(host, overrides, allow_overcommit=allow_overcommit)
+
+
+def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizing:
+    """As :func:`size`, but gives back a sizing that does not fit as well (``sizing.budget.fits`` tells)."""
+    ram = plan_ram_mb(host.ram_mb)
+    parsed = parse_overrides(overrides, host.postgres_major)
+    notes: list[str] = []
+    warnings: list[str] = []
+    if ram != host.ram_mb:
+        notes.append(f"{host.ram_mb} MB of RAM measured: taken as a plan of {ram} MB.")
+
+    memory = decide_memory(host, ram, parsed)
+    apps = host.apps if host.role == SHARED else ()
+    lines = system_lines(ram, host.ram_mb) + _service_lines(host, decide_clients(ram, parsed))
+    fixed = sum(line.mb for line in lines)
+    others = fixed + least_apps_mb(apps) + (redis_mb(REDIS_LEAST_MB) if host.redis else 0)
+    pools = None
+    if host.pooler:
+        pools = decide_pools(host, memory, parsed, others_mb=others, notes=notes, warnings=warnings)
+    active = pools.pool_size if pools else memory.connections
+
+    rule = work_mem_rule_mb(memory, active)
+    room = ram - others - memory.without_work_mem(active)
+    work_mem: float = rule
+    if "work_mem" in parsed:
+        number = parsed["work_mem"].number
+        work_mem = int(number) if number == int(number) else number
+    elif 3 * active * rule > room and rule > WORK_MEM_LEAST_MB:
+        work_mem = rule = max(WORK_MEM_LEAST_MB, room // (3 * active))
+        notes.append(f"work_mem lowered to {rule} MB, so that everything else on the host fits.")
+    settings, sizes = decide_settings(host, memory, work_mem, parsed)
+    postgres = PostgresSizing(
+        settings=settings,
+        shared_buffers_mb=memory.shared_buffers,
+        effective_cache_size_mb=sizes["effective_cache_size"],
+        work_mem_mb=work_mem,
+        maintenance_work_mem_mb=memory.maintenance,
+        autovacuum_workers=memory.autovacuum_workers,
+        autovacuum_work_mem_mb=memory.autovacuum,
+        max_connections=memory.connections,
+        max_wal_size_mb=sizes["max_wal_size"],
+        min_wal_size_mb=sizes["min_wal_size"],
+        max_slot_wal_keep_size_mb=sizes["max_slot_wal_keep_size"],
+        active=active,
+    )
+    lines += postgres_lines(memory, active, work_mem)
+
+    left = ram - sum(line.mb for line in lines)
+    maxmemory = None
+    if host.redis:
+        maxmemory = max(REDIS_LEAST_MB, min(REDIS_MB, left // 4))
+        if "redis_maxmemory" in parsed:
+            maxmemory = parsed["redis_maxmemory"].mb
+        lines.append(Line("redis", "redis", redis_mb(maxmemory), f"maxmemory {maxmemory} MB and a quarter"))
+        left -= redis_mb(maxmemory)
+    sized_apps = _apps(host, apps, ram=ram, left=left, pools=pools, connections=memory.connections, notes=notes)
+    lines += _app_lines(sized_apps)
+    warnings += override_warnings(
+        parsed, host=host, plan_mb=ram, postgres=postgres, pgbouncer=pools, work_mem_rule_mb=rule
+    )
+    warnings += app_warnings(sized_apps, host.cores)
+    return Sizing(
+        host=host,
+        plan_ram_mb=ram,
+        postgres=postgres,
+        pgbouncer=pools,
+        apps=sized_apps,
+        redis_maxmemory_mb=maxmemory,
+        budget=Budget(ram, tuple(lines)),
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def _service_lines(host: HostShape, clients: int) -> list[Line]:
+    lines = []
+    if host.role == SHARED:
+        lines.append(Line("docker", "Docker engine", docker_mb(len(host.apps)), "dockerd, containerd, shims"))
+        lines.append(Line("caddy", "Caddy", CADDY_MB))
+    if host.pooler:
+        lines.append(Line("pgbouncer", "PgBouncer", pgbouncer_mb(clients), f"{clients} clients"))
+    return lines
+
+
+def _apps(
+    host: HostShape,
+    apps: tuple[AppShape, ...],
+    *,
+    ram: int,
+    left: int,
+    pools: PgBouncerSizing | None,
+    connections: int,
+    notes: list[str],
+) -> tuple[AppSizing, ...]:
+    if pools:
+        admitted = pools.max_client_conn - pools.session_pool_size - CONNECTIONS_KEPT
+    else:
+        admitted = connections - CONNECTIONS_KEPT
+    with_counts = with_workers(apps, cores=host.cores, left_mb=left, admitted=admitted)
+    share = fair_workers(len(apps), host.cores)
+    for before, after in zip(apps, with_counts, strict=True):
+        if before.workers is None and after.workers != share:
+            notes.append(
+                f"App {after.name}: {after.workers} instead of {share} workers, as memory or connections carry no more."
+            )
+    return size_apps(with_counts, ram_mb=ram, cores=host.cores, left_mb=left, admitted=admitted, pools=pools)
+
+
+def _app_lines(apps: tuple[AppSizing, ...]) -> list[Line]:
+    lines = [
+        Line("apps", f"app {app.name}", app.memory_mb, f"{app.workers} worker{'s' if app.workers > 1 else ''}")
+        for app in apps
+    ]
+    if apps:
+        largest = max(apps, key=lambda app: app.memory_mb)
+        lines.append(Line("apps", "second colour in a switch", largest.memory_mb, "one app switches at a time"))
+    return lines
+
+
+def _refusal(sizing: Sizing, overrides: Mapping[str, object] | None) -> DoesNotFitError:
+    """The error for a budget that does not fit, with the ways out that are known to work."""
+    budget, host = sizing.budget, sizing.host
+    groups = sorted({line.group for line in budget.lines}, key=budget.group_mb, reverse=True)
+    largest = ", ".join(f"{group} {budget.group_mb(group)} MB" for group in groups[:3])
+    ways = []
+    if overrides and _fits(host, None):
+        ways.append(f"remove or lower your own figures ({', '.join(sorted(overrides))})")
+    larger = next((mb for mb in PLANS_MB if mb > budget.ram_mb and _fits(replace(host, ram_mb=mb), overrides)), None)
+    if larger:
+        ways.append(f"take a plan of {larger} MB")
+    if not host.pooler and _fits(replace(host, pooler=True), overrides):
+        ways.append("use the pooler, so that fewer connections work at once")
+    if host.redis and _fits(replace(host, redis=False), overrides):
+        ways.append("leave Redis out")
+    given = [app.name for app in host.apps if app.memory_mb or app.workers]
+    by_rule = tuple(replace(app, workers=None, memory_mb=None) for app in host.apps)
+    if given and _fits(replace(host, apps=by_rule), overrides):
+        ways.append(f"lower workers or memory_mb of {', '.join(given)}")
+    if len(host.apps) > 1 and _fits(replace(host, apps=by_rule[:1]), overrides):
+        ways.append("put fewer apps on this host")
+    return DoesNotFitError(
+        f"What this host runs may use {budget.total_mb} MB together, and it has {budget.ram_mb} MB of RAM (largest: {largest})",
+        "a budget that fits the RAM",
+        ", or ".join(ways) or "take a larger plan",
+        budget,
+    )
+
+
+def _fits(host: HostShape, overrides: Mapping[str, object] | None) -> bool:
+    try:
+        return plan(host, overrides).budget.fits
+    except SlipwayError:
+        return False
