@@ -70,11 +70,3 @@ def name_hosts(driver: Driver, acme: Host, names: Mapping[str, Host]) -> None:
 def inventory_settings(lab: Lab, acme: Host) -> dict[str, str]:
     """The settings that make Caddy ask this lab's certificate authority."""
     return {"slipway_acme_ca": ACME_DIRECTORY, "slipway_acme_ca_root": str(lab.ca)} if acme.running else {}
-
-
-def trust_registry(driver: Driver, lab: Lab, host: Host) -> str:
-    """Let the Docker engine of ``host`` trust the lab's registry (no restart needed); returns the registry's name."""
-    folder = f"/etc/docker/certs.d/{REGISTRY}"
-    driver.exec(host, ["mkdir", "-p", folder])
-    driver.put_file(host, f"{folder}/ca.crt", lab.ca.read_bytes())
-    return REGISTRY
