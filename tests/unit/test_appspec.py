@@ -83,7 +83,7 @@ def test_the_hash_changes_with_setting_environment_and_image_and_with_nothing_el
 
     same = wish()
     assert wish(env={"B": "2", "A": "1"}) == same
-    assert wish(csp="default-src 'self'", database=True, blue_port=18001) == same
+    assert wish(csp="default-src 'self'", database=True) == same
     assert len({same, wish(env={"A": "1"}), wish(memory_mb=200), wish(reference="r/notes:2")}) == 4
 
 

@@ -25,7 +25,7 @@ def test_app_settings_are_those_that_something_reads() -> None:
     from slipway.deploy.apps import REPLACED_KEYS, SITE_KEYS
     from slipway.deploy.spec import Health, Spec, Watch
 
-    internal = {"slot", "network", "services", "stable_port", "blue_port", "green_port"}
+    internal = {"slot", "network", "services", "stable_port"}
     read = {field.name for field in fields(Spec)} | set(SITE_KEYS) | set(REPLACED_KEYS) | {"state", "watch_seconds"}
     assert set(APP.fields) - read == set(), "admitted, and read by nothing"
     assert read - set(APP.fields) - internal == set(), "read, and refused as unknown"

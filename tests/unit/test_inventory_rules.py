@@ -109,12 +109,12 @@ def test_names_that_postgresql_needs_are_refused_for_apps(name: str) -> None:
     assert name in found
 
 
-def test_two_apps_must_not_share_name_domain_or_ports() -> None:
-    twin = {**copy.deepcopy(GOOD["slipway_apps"][0]), "port_base": 18005}
+def test_two_apps_must_not_share_name_domain_or_port() -> None:
+    twin = {**copy.deepcopy(GOOD["slipway_apps"][0]), "port_base": 18000}
     found = " ".join(problems(slipway_apps=[GOOD["slipway_apps"][0], twin]))
     assert "listed twice" in found
     assert "the domain 'notes.example.com'" in found
-    assert "overlap" in found
+    assert "its stable port 18000 is that of the app 'notes' too" in found
 
 
 def test_app_named_like_the_session_pool_of_another_is_refused() -> None:

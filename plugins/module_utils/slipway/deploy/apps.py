@@ -10,8 +10,7 @@ from urllib.parse import quote
 
 from ..errors import InputError
 
-PORT_BASE, PORTS_PER_APP, APPS_MOST = 18000, 10, 100
-BLUE, GREEN = 1, 2
+FIRST_PORT, PORT_STEP, APPS_MOST = 18000, 10, 100
 PASSWORD_LEAST = 12
 SESSION_SUFFIX = "_session"
 SITE_KEYS = ("csp", "headers", "cors_origins", "rate_limit", "body_limit", "redirects", "caddy_snippet")
@@ -39,23 +38,16 @@ class Network:
     pooler_port: int = 6432
 
 
-@dataclass(frozen=True)
-class Ports:
-    """The loopback ports of one app: ``stable`` is the proxy's, a redirect leads it to ``blue`` or ``green``."""
+def stable_port(index: int, base: int | None = None) -> int:
+    """The port that the proxy dials for the app at ``index`` (from 0); ``base`` is the app's own ``port_base``.
 
-    stable: int
-    blue: int
-    green: int
-
-
-def ports(index: int, base: int | None = None) -> Ports:
-    """Ports of the app at ``index`` (from 0), or of one with a ``port_base`` of its own. Raises InputError beyond 100 apps."""
+    Raises InputError beyond 100 apps.
+    """
     if base is None and index >= APPS_MOST:
         raise InputError(
             f"There are more than {APPS_MOST} apps", f"{APPS_MOST} at most on one host", "spread them over hosts"
         )
-    stable = base if base is not None else PORT_BASE + PORTS_PER_APP * index
-    return Ports(stable, stable + BLUE, stable + GREEN)
+    return base if base is not None else FIRST_PORT + PORT_STEP * index
 
 
 def resolve(
@@ -75,23 +67,22 @@ def resolve(
     taken: dict[int, str] = {}
     for index, app in enumerate(apps):
         name = str(app["name"])
-        mine = ports(index, app.get("port_base"))
-        for port in (mine.stable, mine.blue, mine.green):
-            if port in taken:
-                raise InputError(
-                    f"Apps {taken[port]} and {name} would both use port {port}",
-                    f"{PORTS_PER_APP} ports of its own for each",
-                    f"give {name} another port_base",
-                )
-            taken[port] = name
+        port = stable_port(index, app.get("port_base"))
+        if port in taken:
+            raise InputError(
+                f"Apps {taken[port]} and {name} would both use port {port}",
+                "a stable port of its own for each",
+                f"give {name} another port_base",
+            )
+        taken[port] = name
         numbers = sizing["apps"].get(name, {})
         present = app.get("state", "present") == "present"
         password = _password(app, vault) if present and _has_database(app) else ""
-        result["apps"].append(_app(app, mine, numbers, network, password))
+        result["apps"].append(_app(app, port, numbers, network, password))
         if not present:
             continue
         if app.get("domains"):
-            result["sites"].append(_site(app, mine, network))
+            result["sites"].append(_site(app, port, network))
         if _has_database(app):
             result["databases"].append(_database(app, numbers, password))
     return result
@@ -126,7 +117,7 @@ def database_url(name: str, password: str, network: Network, *, session: bool = 
 
 
 def _app(
-    app: Mapping[str, Any], mine: Ports, numbers: Mapping[str, Any], network: Network, password: str
+    app: Mapping[str, Any], stable: int, numbers: Mapping[str, Any], network: Network, password: str
 ) -> dict[str, Any]:
     name = str(app["name"])
     container_port = int(app.get("port", 8000))
@@ -147,8 +138,7 @@ def _app(
         }
     own = {str(key): _plain(value) for key, value in (app.get("env") or {}).items()}
     kept = {key: value for key, value in app.items() if key not in REPLACED_KEYS and key not in SITE_KEYS}
-    kept |= {"name": name, "port": container_port, "domains": list(app.get("domains") or [])}
-    kept |= {"stable_port": mine.stable, "blue_port": mine.blue, "green_port": mine.green}
+    kept |= {"name": name, "port": container_port, "stable_port": stable, "domains": list(app.get("domains") or [])}
     kept |= {"env": {**computed, **own}, "secrets": secrets}
     kept["memory_mb"] = int(numbers.get("memory_mb", 256))
     return kept
@@ -159,12 +149,12 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _site(app: Mapping[str, Any], mine: Ports, network: Network) -> dict[str, Any]:
+def _site(app: Mapping[str, Any], stable: int, network: Network) -> dict[str, Any]:
     site = {key: app[key] for key in (*SITE_KEYS, "drain_seconds") if key in app}
     if "caddy_snippet" in site:
         site["snippet"] = site.pop("caddy_snippet")
     # The stable port is on the app network's own address, not on loopback: see switch.py.
-    upstream = {"upstream_address": network.gateway, "upstream_port": mine.stable}
+    upstream = {"upstream_address": network.gateway, "upstream_port": stable}
     return {**site, "name": str(app["name"]), "domains": list(app["domains"]), **upstream}
 
 

@@ -16,7 +16,7 @@ from .releases import Store
 from .spec import Image, Spec
 
 FOREIGN = frozenset(
-    {"blue_port", "green_port", "port_base", "state", "database", "extensions", "csp", "headers", "cors_origins"}
+    {"port_base", "state", "database", "extensions", "csp", "headers", "cors_origins"}
     | {"rate_limit", "body_limit", "redirects", "caddy_snippet"}
 )
 """Keys of an app that are other roles' business."""

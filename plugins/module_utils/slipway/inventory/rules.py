@@ -10,13 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..deploy.apps import FIRST_PORT, PORT_STEP
 from ..postgres.names import PG_SETTINGS
 from .schema import Path, Problem, check
 from .settings import CONNECTION_VARIABLES, GROUPS, PLACEHOLDER, PLAYBOOK_VARIABLES, RESERVED_APP_NAMES, SETTINGS
 from .suggest import closest
-
-FIRST_PORT = 18000
-PORTS_PER_APP = 10
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,7 @@ def check_apps(apps: Sequence[Any]) -> Iterator[Problem]:
         if isinstance(app.get("domains"), (list, tuple)) and not app["domains"]:
             yield Problem("an app needs at least one domain", "", (*at, "domains"))
         yield from _check_image(app.get("image"), (*at, "image"))
-        yield from _check_ports(app, index, name, ports)
+        yield from _check_port(app, index, name, ports)
         env, secrets = app.get("env"), app.get("secrets")
         if isinstance(env, Mapping) and isinstance(secrets, Mapping):
             for both in sorted(set(env) & set(secrets)):
@@ -161,19 +159,17 @@ def _check_image(image: Any, path: Path) -> Iterator[Problem]:
         yield Problem("the tag 'latest' says nothing about what runs", "name a version", (*path, "tag"))
 
 
-def _check_ports(app: Mapping[str, Any], index: int, name: str, ports: dict[int, str]) -> Iterator[Problem]:
-    base = app.get("port_base", FIRST_PORT + PORTS_PER_APP * index)
-    if not isinstance(base, int) or isinstance(base, bool):
+def _check_port(app: Mapping[str, Any], index: int, name: str, ports: dict[int, str]) -> Iterator[Problem]:
+    port = app.get("port_base", FIRST_PORT + PORT_STEP * index)
+    if not isinstance(port, int) or isinstance(port, bool):
         return
-    clash = next((ports[port] for port in range(base, base + PORTS_PER_APP) if port in ports), None)
-    if clash is not None:
+    if port in ports:
         yield Problem(
-            f"its loopback ports {base} to {base + PORTS_PER_APP - 1} overlap those of the app '{clash}'",
-            f"give it a port_base at least {PORTS_PER_APP} away",
+            f"its stable port {port} is that of the app '{ports[port]}' too",
+            "give it another port_base",
             ("slipway_apps", index, "port_base"),
         )
-    for port in range(base, base + PORTS_PER_APP):
-        ports.setdefault(port, name)
+    ports.setdefault(port, name)
 
 
 def check_groups(groups: Mapping[str, Sequence[str]], extra: Sequence[str] = ()) -> Iterator[Problem]:

@@ -105,9 +105,9 @@ APP = Field(
         "port": Field("integer", "the port it listens on inside its container", default=8000, minimum=1, maximum=65535),
         "port_base": Field(
             "integer",
-            "first of ten loopback ports on the host; by default 18000 plus ten for each app before it",
+            "its stable port on the host, which the proxy dials; by default 18000 plus ten for each app before it",
             minimum=1024,
-            maximum=65526,
+            maximum=65535,
         ),
         "database": Field("boolean", "give it a database and a role of its own, both named like the app", default=True),
         "extensions": Field(
