@@ -30,6 +30,14 @@ options:
       settings: {description: "PostgreSQL settings of the owner in this database, name to value.", type: dict, default: {}}
   extensions: {description: Extensions in the database postgres., type: list, elements: str, default: []}
   pooler: {description: "PgBouncer's login role, empty for none.", type: str, default: ""}
+  superusers:
+    description: Roles that may do everything and have no password; each is one user of the host's own system.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      role: {description: Role in the server., type: str, required: true}
+      system_user: {description: "User of the host that may be it, by the identity map of the server.", type: str, required: true}
   port: {description: Suffix of the server's Unix socket., type: int, default: 5432}
 author: [Slipway maintainers (@slipway)]
 """
@@ -63,13 +71,16 @@ DATABASE_SPEC = {
     "settings": {"type": "dict", "default": {}},
 }
 
+PEER_SPEC = {"role": {"type": "str", "required": True}, "system_user": {"type": "str", "required": True}}
+
 
 def main(module: AnsibleModule) -> dict:
     """Look, plan, apply, and look again: after applying, nothing may be left to do."""
     params = module.params
     specs = pgobjects.parse(params["databases"])
     port, names = params["port"], [spec.name for spec in specs]
-    wish = {"pooler": params["pooler"], "extensions": params["extensions"]}
+    peers = [pgobjects.PeerSpec.parse(raw) for raw in params["superusers"]]
+    wish = {"pooler": params["pooler"], "extensions": params["extensions"], "peers": peers}
     try:
         steps = pgobjects.plan(specs, pgserver.look(port, names), **wish)
     except pgserver.ServerError:
@@ -100,6 +111,7 @@ if __name__ == "__main__":
             "databases": {"type": "list", "elements": "dict", "default": [], "options": DATABASE_SPEC},
             "extensions": {"type": "list", "elements": "str", "default": []},
             "pooler": {"type": "str", "default": ""},
+            "superusers": {"type": "list", "elements": "dict", "default": [], "options": PEER_SPEC},
             "port": {"type": "int", "default": 5432},
         },
         main,

@@ -168,3 +168,22 @@ def test_an_address_that_nobody_listens_on_is_an_error(monkeypatch: pytest.Monke
     monkeypatch.setattr(pgserver, "listening", lambda _port: ["127.0.0.1"])
     with pytest.raises(pgserver.ServerError):
         pgserver.check_listening(6432, ["127.0.0.1", "10.213.87.1"], "PgBouncer")
+
+
+PEER = pgobjects.PeerSpec("slipway_backup", "slipway-backup")
+
+
+def test_a_superuser_for_a_system_user_has_no_password() -> None:
+    assert [step.sql for step in plan((), Found(), peers=[PEER])] == ['CREATE ROLE "slipway_backup" LOGIN SUPERUSER']
+    there = RoleFound(elevated=("superuser",))
+    assert plan((), Found({"slipway_backup": there}), peers=[PEER]) == []
+    given_one = replace(there, verifier=scram.verifier(PASSWORD))
+    steps = plan((), Found({"slipway_backup": given_one}), peers=[PEER])
+    assert [step.sql for step in steps] == ['ALTER ROLE "slipway_backup" PASSWORD NULL']
+    demoted = plan((), Found({"slipway_backup": RoleFound()}), peers=[PEER])
+    assert [step.sql for step in demoted] == ['ALTER ROLE "slipway_backup" LOGIN SUPERUSER']
+
+
+def test_such_a_role_cannot_bear_a_name_of_the_servers_own() -> None:
+    with pytest.raises(InputError):
+        pgobjects.PeerSpec.parse({"role": "postgres", "system_user": "slipway-backup"})

@@ -88,6 +88,19 @@ class DatabaseSpec:
 
 
 @dataclass(frozen=True)
+class PeerSpec:
+    """A superuser without password: one user of the host's own system, told by its socket, may be it and nobody else."""
+
+    role: str
+    system_user: str
+
+    @classmethod
+    def parse(cls, raw: Mapping[str, Any]) -> PeerSpec:
+        """From a plain mapping; raises InputError for a name that cannot be used."""
+        return cls(_checked_name(raw["role"], "role"), str(raw["system_user"]))
+
+
+@dataclass(frozen=True)
 class RoleFound:
     """A role as it is. ``verifier`` is what pg_authid holds; ``settings`` are database name -> setting -> value."""
 
@@ -210,6 +223,19 @@ def _plan_role(name: str, password: str, found: RoleFound | None) -> list[Statem
     return steps
 
 
+def _plan_peer(spec: PeerSpec, found: RoleFound | None) -> list[Statement]:
+    role = quoted(spec.role)
+    if found is None:
+        sql = f"CREATE ROLE {role} LOGIN SUPERUSER"
+        return [Statement(sql, f"create superuser {spec.role} for the system user {spec.system_user}")]
+    steps: list[Statement] = []
+    if not found.login or "superuser" not in found.elevated:
+        steps.append(Statement(f"ALTER ROLE {role} LOGIN SUPERUSER", f"make role {spec.role} a superuser"))
+    if found.verifier is not None:
+        steps.append(Statement(f"ALTER ROLE {role} PASSWORD NULL", f"take the password of role {spec.role}"))
+    return steps
+
+
 def _plan_owner_settings(spec: DatabaseSpec, found: RoleFound | None) -> list[Statement]:
     there = dict(found.settings.get(spec.name, {})) if found else {}
     target = f"ALTER ROLE {quoted(spec.owner)} IN DATABASE {quoted(spec.name)}"
@@ -324,11 +350,17 @@ def _plan_lookup(pooler: str, found: Found) -> list[Statement]:
 
 
 def plan(
-    specs: Iterable[DatabaseSpec], found: Found, *, pooler: str = "", extensions: Iterable[str] = ()
+    specs: Iterable[DatabaseSpec],
+    found: Found,
+    *,
+    pooler: str = "",
+    extensions: Iterable[str] = (),
+    peers: Iterable[PeerSpec] = (),
 ) -> list[Statement]:
     """The statements that bring what is found to what is wished, in order; empty when all is as wished.
 
-    ``pooler`` names PgBouncer's login role (empty: none). ``extensions`` are for the maintenance database.
+    ``pooler`` names PgBouncer's login role (empty: none). ``extensions`` are for the maintenance database. ``peers`` are
+    superusers that come by a system user of their own.
     """
     steps: list[Statement] = []
     maintenance = found.databases.get(MAINTENANCE_DB, DatabaseFound("postgres"))
@@ -336,6 +368,8 @@ def plan(
     steps += [_close(name) for name in SHARED_DATABASES if (there := found.databases.get(name)) and there.public]
     if pooler:
         steps += _plan_lookup(pooler, found)
+    for peer in peers:
+        steps += _plan_peer(peer, found.roles.get(peer.role))
     done: set[str] = set()
     for spec in specs:
         if spec.owner not in done:
