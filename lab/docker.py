@@ -60,10 +60,12 @@ def machine_options(cgroup_version: str, dropped: Sequence[str]) -> tuple[list[s
         options += ["--security-opt", profile]
     if cgroup_version == "2":
         options += ["--cgroupns", "private"]
-        command = ["/bin/sh", "-c", f"mount -o remount,rw /sys/fs/cgroup && exec {_INIT}"]
+        first = ["mount -o remount,rw /sys/fs/cgroup"]
     else:
         options += ["--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"]
-        command = [_INIT]
+        first = []
+    # As on a machine of its own: without it systemd cannot hand credentials to units.
+    command = ["/bin/sh", "-c", " && ".join([*first, "mount --make-rshared /", f"exec {_INIT}"])]
     options += ["--volume", "/var/lib/docker"]  # overlayfs does not stack on overlayfs
     for mount in ("/run:exec,mode=755", "/run/lock:mode=1777", "/tmp:exec,mode=1777"):  # noqa: S108
         options += ["--tmpfs", mount]
