@@ -41,6 +41,9 @@ options:
         type: list
         elements: str
       secret: {description: Keep the content out of the diff., type: bool, default: false}
+      sealed:
+        description: Name of a credential of systemd. The content is sealed to the host, and only units that load it see it. Implies O(files[].secret).
+        type: str
       force: {description: With V(false) an existing path is left as it is., type: bool, default: true}
       target: {description: Where a link points., type: str}
   verify:
@@ -103,6 +106,7 @@ from ansible_collections.slipway.vps.plugins.module_utils.slipway.host.files imp
     plan,
     run_all,
 )
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host.sealed import settle
 
 FILE_SPEC = {
     "path": {"type": "path", "required": True},
@@ -113,6 +117,7 @@ FILE_SPEC = {
     "group": {"type": "str", "default": "root"},
     "validate": {"type": "list", "elements": "str"},
     "secret": {"type": "bool", "default": False},
+    "sealed": {"type": "str"},
     "force": {"type": "bool", "default": True},
     "target": {"type": "str"},
 }
@@ -123,7 +128,7 @@ def _without_secrets(params: dict) -> list[dict]:
     """The files as given; in ``params``, which Ansible shows with -vvv, secret content is blotted out."""
     given = [dict(raw) for raw in params["files"]]
     for raw in params["files"]:
-        if raw["secret"] and raw["content"] is not None:
+        if (raw["secret"] or raw["sealed"]) and raw["content"] is not None:
             raw["content"] = "(secret)"
     return given
 
@@ -131,8 +136,12 @@ def _without_secrets(params: dict) -> list[dict]:
 def main(module: AnsibleModule) -> dict:
     """Plan every path, then apply all changes or none."""
     params = module.params
-    specs = [FileSpec.parse(raw) for raw in _without_secrets(params)]
-    changes = [change for spec in specs if (change := plan(spec, inspect(spec.path), owner_ids(spec)))]
+    changes = []
+    for wish in [FileSpec.parse(raw) for raw in _without_secrets(params)]:
+        found = inspect(wish.path)
+        spec = settle(wish, found, dry_run=module.check_mode)
+        if change := plan(spec, found, owner_ids(spec)):
+            changes.append(change)
     result = {
         "changed": bool(changes),
         "changed_paths": [change.spec.path for change in changes],

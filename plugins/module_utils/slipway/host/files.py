@@ -43,6 +43,7 @@ class FileSpec:
     secret: bool = False
     force: bool = True
     target: str | None = None
+    sealed: str = ""  # name of the credential that the content is, sealed to this host (module sealed)
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> FileSpec:
@@ -64,9 +65,10 @@ class FileSpec:
             owner=raw.get("owner") or "root",
             group=raw.get("group") or "root",
             validate=tuple(raw.get("validate") or ()),
-            secret=bool(raw.get("secret")),
+            secret=bool(raw.get("secret") or raw.get("sealed")),
             force=raw.get("force") is not False,
             target=raw.get("target"),
+            sealed=raw.get("sealed") or "",
         )
 
 
