@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 from . import __version__, lock
+from .backup import ctl as backupctl
 from .deploy import ctl as appctl
 from .deploy.colours import Interrupted
 from .deploy.engine import Engine
@@ -51,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--release", default="", help="the release to go back to")
         if verb in ("status", "releases"):
             one.add_argument("--json", action="store_true", help="for programs")
+    backupctl.add(commands)
     status = commands.add_parser("status", help="everything that can be seen of this server")
     status.add_argument("--json", action="store_true", help="for programs")
     journal = commands.add_parser("journal", help="who did what, newest last")
@@ -154,12 +156,15 @@ def _releases(found: list[dict[str, Any]], as_json: bool) -> int:
     return 0
 
 
+_COMMANDS = {"app": _app, "backup": backupctl.main}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; its exit code. One message on stderr when something is wrong, never a traceback."""
     arguments = _parser().parse_args(argv)
     try:
-        if arguments.command == "app":
-            return _app(arguments)
+        if arguments.command in _COMMANDS:
+            return _COMMANDS[arguments.command](arguments)
         if arguments.command == "journal":
             for entry in tail(JOURNAL, arguments.lines):
                 _say(json.dumps(entry))

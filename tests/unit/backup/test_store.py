@@ -145,8 +145,8 @@ def test_a_directory_keeps_files_to_its_owner_and_removes_empty_folders(tmp_path
     store = DirectoryStore(tmp_path / "backups")
     store.put("h/a/manifest.json", b"1")
     path = tmp_path / "backups/h/a/manifest.json"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "backups/h").stat().st_mode & 0o777 == 0o700
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "backups/h").stat().st_mode & 0o777 == 0o750
     store.delete("h/a/manifest.json", "")
     assert not (tmp_path / "backups/h").exists()
 

@@ -160,10 +160,13 @@ def read_database(
     snapshot: Snapshot,
     *,
     sequences: tuple[Sequence, ...] | None = None,
+    tables: tuple[Table, ...] | None = None,
     samples: Mapping[str, Sample | None] | None = None,
     full_bytes: int = FULL_HASH_BYTES,
 ) -> Database:
     """Everything about the database of ``conn``, inside its transaction.
+
+    ``tables``: as read on other connections that joined the snapshot; None reads them here.
 
     ``sequences``: as read before the dump began; None reads them now (right in a drill). ``samples``: table name to
     the rule of the manifest, so that a drill hashes the same rows; without it, tables beyond ``full_bytes`` that have a
@@ -171,9 +174,9 @@ def read_database(
     """
     ((name, owner, encoding, size, collation, collation_version),) = _rows(conn, sql.DATABASE, "the database")
     unchecked = [row[0] for row in _rows(conn, sql.UNCHECKED, "the catalog")]
-    listed = _rows(conn, sql.TABLES, "the tables")
-    _lock(conn, [row[0] for row in listed])
-    tables = tuple(read_table(conn, *row, samples=samples, full_bytes=full_bytes) for row in listed)
+    if tables is None:
+        listed = lock_tables(conn)
+        tables = tuple(read_table(conn, *row, samples=samples, full_bytes=full_bytes) for row in listed)
     counted = read_sequences(conn) if sequences is None else sequences
     large, too_big = _large_objects(conn)
     unchecked += [f"large object {number}: beyond 512 MB, not hashed" for number in too_big]
@@ -261,11 +264,16 @@ def _sentinel(conn: Connection[Any]) -> Sentinel | None:
     return Sentinel(found[0][0].astimezone(UTC), found[0][1]) if found else None
 
 
-def _lock(conn: Connection[Any], names: list[str]) -> None:
-    """Take the lock of a reader on every table at once: a TRUNCATE later on would show them empty, snapshot or not."""
-    for start in range(0, len(names), 500):
-        chunk = ", ".join(f"ONLY {name}" for name in names[start : start + 500])
+def lock_tables(conn: Connection[Any]) -> list[tuple[str, int | None, list[str], str]]:
+    """Take the lock of a reader on every table at once: a TRUNCATE later on would show them empty, snapshot or not.
+
+    Gives the arguments of :func:`read_table` for each. Raises CatalogError, also when somebody else's lock is in the way.
+    """
+    listed = _rows(conn, sql.TABLES, "the tables")
+    for start in range(0, len(listed), 500):
+        chunk = ", ".join(f"ONLY {row[0]}" for row in listed[start : start + 500])
         _run(conn, f"LOCK TABLE {chunk} IN ACCESS SHARE MODE", "the tables")
+    return [(name, size, key, condition) for name, size, key, condition in listed]
 
 
 def _with_column(conn: Connection[Any], sequence: Sequence) -> Sequence:

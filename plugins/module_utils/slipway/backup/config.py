@@ -98,6 +98,7 @@ class Config:
     memory_mb: int = 160
     port: int = 5432
     role: str = "slipway_backup"
+    socket: str = "/var/run/postgresql"
     recovery_targets: Mapping[str, int] = field(default_factory=dict)
     keeps: Mapping[str, int] = field(default_factory=dict)
     scratch_mb: int = 256

@@ -136,13 +136,15 @@ def run(
     may_be_empty: bool = False,
     hashed: bool = True,
     chunk: int = CHUNK,
+    watch: Callable[[], object] | None = None,
 ) -> Flow:
     """Run ``stages``, each one's output into the next, and give the last one's output to ``sink`` chunk by chunk.
 
     ``source``: chunks for the first program's input (else it has none). ``timeout``: seconds for the whole. The caller
     makes what ``sink`` collected valid (completes the upload, renames the file) only after this has returned.
 
-    ``hashed``: False where the sink hashes by itself, as an upload does: ``Flow.sha256`` is then empty.
+    ``hashed``: False where the sink hashes by itself, as an upload does: ``Flow.sha256`` is then empty. ``watch``: called
+    at least twice a second; what it raises ends the run, also while no byte comes.
 
     Raises PipelineError as soon as any program fails, naming the one at fault with its own words; whatever ``sink``
     or ``source`` raise passes through. In every such case all programs are gone when this returns.
@@ -160,8 +162,8 @@ def run(
             previous = _widen(running[-1].process.stdout)
         if source is not None and running[0].process.stdin is not None:
             feeder = _Feeder(source, running[0].process.stdin)
-        size, digest = _drain(running, sink, deadline, chunk=chunk, hashed=hashed)
-        _settle(running, deadline)
+        size, digest = _drain(running, sink, deadline, chunk=chunk, hashed=hashed, watch=watch)
+        _settle(running, deadline, watch)
         if feeder is not None:
             feeder.finish()
     except BaseException as error:
@@ -223,6 +225,7 @@ def _drain(
     *,
     chunk: int,
     hashed: bool,
+    watch: Callable[[], object] | None,
 ) -> tuple[int, str]:
     """Read the last program's output to its end; (bytes, SHA-256 if ``hashed``). Raises as soon as any program has failed."""
     pipe = running[-1].process.stdout
@@ -232,6 +235,8 @@ def _drain(
     poll.register(pipe.fileno(), select.POLLIN | select.POLLHUP)
     while True:
         _check(running, deadline)
+        if watch is not None:
+            watch()
         if not poll.poll(500):
             continue
         piece = os.read(pipe.fileno(), chunk)
@@ -257,10 +262,12 @@ def _check(running: Sequence[_Running], deadline: float | None) -> None:
         )  # fmt: skip
 
 
-def _settle(running: Sequence[_Running], deadline: float | None) -> None:
+def _settle(running: Sequence[_Running], deadline: float | None, watch: Callable[[], object] | None) -> None:
     """Wait until every program has ended; output at its end means nothing yet."""
     while not all(each.settle(0.5) for each in running):
         _check(running, deadline)
+        if watch is not None:
+            watch()
     if any(each.failure() for each in running):
         raise _verdict(running)
 

@@ -318,7 +318,7 @@ class _FileUpload:
         with _explained("Writing", key):
             _make(self._aside.parent)
             self._file = os.fdopen(
-                os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb"
+                os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640), "wb"
             )
 
     def write(self, piece: bytes) -> None:
@@ -352,10 +352,10 @@ class _FileUpload:
 
 
 def _make(folder: Path) -> None:
-    """Make a folder and those above it, each for its owner alone and on disk."""
+    """Make a folder and those above it, on disk, for its owner and to be read by its group (drills are of another user)."""
     if not folder.is_dir():
         _make(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o750, exist_ok=True)
         _flush_folder(folder.parent)
 
 
