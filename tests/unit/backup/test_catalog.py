@@ -321,5 +321,6 @@ def test_the_cluster_shows_roles_without_secrets(rich: str) -> None:
     assert role.member_of == ("pg_monitor",)
     assert "work_mem=8MB" in role.settings
     assert "hunter2" not in repr(cluster)
+    assert cluster.bootstrap in {each.name for each in cluster.roles if "SUPERUSER" in each.attributes}
     assert cluster.version_num >= 140000
     assert cluster.system_identifier.isdigit()

@@ -131,10 +131,10 @@ def restore(
     return [*argv, file] if file else argv
 
 
-def restore_globals(server: Server) -> list[str]:
+def restore_globals(server: Server, database: str = "postgres") -> list[str]:
     """``psql`` for a dump of globals on standard input: no psqlrc, and it ends at the first error."""
     return ["psql", "--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--output=/dev/null",
-            f"--dbname={server.conninfo('postgres')}", "--file=-"]  # fmt: skip
+            f"--dbname={server.conninfo(database)}", "--file=-"]  # fmt: skip
 
 
 def streams(sizes: Mapping[str, int], count: int, *, smallest: int = 64 * 1024**2) -> list[list[str]]:

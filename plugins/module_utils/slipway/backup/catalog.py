@@ -137,13 +137,15 @@ def snapshot_of(conn: Connection[Any], *, lock_timeout: float = 60) -> Iterator[
 
 def read_cluster(conn: Connection[Any]) -> Cluster:
     """The server: version, roles without passwords, tablespaces, settings that somebody set. Raises CatalogError."""
-    ((version, number, identifier, checksums, tablespaces),) = _rows(conn, sql.CLUSTER, "the server")
+    ((version, number, identifier, checksums, tablespaces, bootstrap),) = _rows(conn, sql.CLUSTER, "the server")
     roles = [
         Role(name, tuple(attributes), tuple(groups), tuple(_setting(*each.split("=", 1)) for each in settings))
         for name, attributes, groups, settings in _rows(conn, sql.ROLES, "the roles")
     ]
     settings = {name: _guarded(name, value) for name, value in _rows(conn, sql.SERVER_SETTINGS, "the settings")}
-    return Cluster(version.split()[0], number, identifier, checksums, tuple(roles), tuple(tablespaces), settings)
+    return Cluster(
+        version.split()[0], number, identifier, checksums, tuple(roles), tuple(tablespaces), settings, bootstrap
+    )
 
 
 def read_sequences(conn: Connection[Any]) -> tuple[Sequence, ...]:

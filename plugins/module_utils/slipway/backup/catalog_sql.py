@@ -232,7 +232,8 @@ FROM pg_roles r WHERE r.rolname !~ '^pg_' ORDER BY 1
 CLUSTER = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int,
   (SELECT system_identifier::text FROM pg_control_system()), current_setting('data_checksums') = 'on',
-  ARRAY(SELECT spcname::text FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1)
+  ARRAY(SELECT spcname::text FROM pg_tablespace WHERE spcname !~ '^pg_' ORDER BY 1),
+  (SELECT rolname::text FROM pg_roles WHERE oid = 10)
 """
 
 SERVER_SETTINGS = """

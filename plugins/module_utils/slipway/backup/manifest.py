@@ -159,7 +159,11 @@ class Role:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The server: versions, what lives beside the databases, and settings that differ from the built-in ones."""
+    """The server: versions, what lives beside the databases, and settings that differ from the built-in ones.
+
+    ``bootstrap``: the superuser that initdb made. Memberships are granted in its name, and since PostgreSQL 16 by nobody
+    else's, so that a copy of the cluster must be made with a bootstrap superuser of the same name.
+    """
 
     version: str
     version_num: int
@@ -168,6 +172,7 @@ class Cluster:
     roles: tuple[Role, ...]
     tablespaces: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    bootstrap: str = ""
 
 
 @dataclass(frozen=True)
