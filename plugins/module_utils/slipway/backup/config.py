@@ -19,7 +19,7 @@ from .codec import FormatError, decode, parse_json
 from .retention import Keeps
 from .s3 import Bucket, S3Store
 from .store import DirectoryStore, Lock, Store
-from .verdict import TIERS
+from .verdict import TIERS, Tier
 
 FORMAT = 1
 FOLDER = Path("/etc/slipway/backup")
@@ -120,6 +120,15 @@ class Config:
         """Between two backups."""
         return timedelta(seconds=self.interval_s)
 
+    def targets(self) -> Tier:
+        """RTO and RPO to reach: those of the tier, and where the user set own ones (``rto_s``, ``rpo_s``) these."""
+        if unknown := sorted(set(self.recovery_targets) - {"rto_s", "rpo_s"}):
+            raise FormatError(f"recovery_targets has the unknown key '{unknown[0]}'", "only rto_s, rpo_s")
+        tier = TIERS[self.tier]
+        return Tier(
+            tier.name, self.recovery_targets.get("rto_s", tier.rto_s), self.recovery_targets.get("rpo_s", tier.rpo_s)
+        )
+
     def retention(self) -> Keeps:
         """How much to keep. Raises InputError, FormatError."""
         try:
@@ -148,6 +157,13 @@ def load(path: Path = FILE) -> Config:
             "Backups are not set up on this host", f"{path}", "run site.yml for it; see docs/backups.md"
         ) from None
     return decode(Config, parse_json(text, str(path)), str(path))
+
+
+def credential_path(name: str) -> Path | None:
+    """Where a credential lies as a file, for programs that read it themselves (age its identity); None if there is none."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder, name) if folder else CREDENTIALS / name
+    return path if path.exists() else None
 
 
 def credential(name: str) -> bytes | None:

@@ -45,7 +45,8 @@ class Drill:
     """One drill. ``tried``: newest first; ``verdict`` and ``checks`` are those of the last one, the one it settled on.
 
     ``started_by``: ``timer``, ``playbook`` or a person's name; ``versions``: program -> version on the drill host.
-    ``recovery`` is None where nothing was proved and so nothing can be promised.
+    ``recovery`` is None where nothing was proved and so nothing can be promised. ``notes``: what a person should know
+    though it decides nothing: a backup hidden by a delete marker, a database that nobody listed.
     """
 
     drill_id: str
@@ -59,6 +60,7 @@ class Drill:
     versions: Mapping[str, str]
     steps: Steps | None = None
     recovery: Recovery | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.verdict not in ("proved", "failed", "inconclusive"):

@@ -176,19 +176,27 @@ class Recovery:
 
 
 def recovery(
-    tier: str, steps: Steps, *, drilled: datetime, taken: datetime, finished: datetime, interval: timedelta
+    tier: str,
+    steps: Steps,
+    *,
+    drilled: datetime,
+    taken: datetime,
+    finished: datetime,
+    interval: timedelta,
+    target: Tier | None = None,
 ) -> Recovery:
     """RTO and RPO of a proved backup against its tier.
 
     ``drilled``: when the drill began; ``taken``/``finished``: snapshot and end of the backup that was proved (an older one
-    than the newest, where that failed: its age then is the effective RPO); ``interval``: between two backups.
+    than the newest, where that failed: its age then is the effective RPO); ``interval``: between two backups;
+    ``target``: targets of the user's own, in place of the tier's.
     Raises InputError for an unknown tier or times that cannot be.
     """
     if tier not in TIERS:
         raise InputError(f"unknown recovery tier '{tier}'", f"one of: {', '.join(TIERS)}")
     if finished < taken or interval <= timedelta(0):
         raise InputError("the backup ended before it began, or its interval is not positive", "times as measured")
-    target = TIERS[tier]
+    target = target or TIERS[tier]
     now_ms = max(0, _ms(drilled - taken))
     worst_ms = max(now_ms, _ms(interval) + _ms(finished - taken))
     misses = []
