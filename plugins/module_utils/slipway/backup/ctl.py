@@ -6,24 +6,42 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from ..errors import SlipwayError
-from . import alarms, config, runs, take
+from . import alarms, config, listing, prune, retention, runs, setupcheck, take, unit, view
 from .codec import to_plain
+from .config import Config, ConfigError
 from .stopping import by_signals
+from .store import Store
+from .verdict import span
 
 GOOD, FAILED, USAGE, BUSY = 0, 1, 2, 3
+UNIT = "slipway-backup.service"
 
 
 def add(commands: Any) -> None:
     """Add ``backup`` and its verbs to the command's parsers."""
     verbs = commands.add_parser("backup", help="the backups of this server").add_subparsers(dest="verb", required=True)
     run = _verb(verbs, "run", "take a backup now, and follow it")
-    run.add_argument("--here", action="store_true", help="in this process: what slipway-backup.service does")
+    run.add_argument("--here", action="store_true", help=f"in this process: what {UNIT} does")
     run.add_argument("--hold", default="", metavar="WHY", help="retention keeps it until somebody lets it go")
+    _verb(verbs, "list", "the backups, newest first, with size, duration, age and proof")
+    show = _verb(verbs, "show", "one backup in full")
+    show.add_argument("id", nargs="?", default="latest", help="its id (default: the newest whole one)")
+    _verb(verbs, "check", "whether the newest backup is young, whole and of a plausible size; exit code 1 if not")
+    pruning = _verb(
+        verbs, "prune", "what retention would remove; with --yes it is removed (the pruner's key is needed)"
+    )
+    pruning.add_argument("--dry-run", action="store_true", help="only show it: the default")
+    pruning.add_argument("--yes", action="store_true", help="remove it")
+    _verb(verbs, "verify-setup", "try that the writer's key can write, and can neither read, list nor destroy")
+    alarm = _verb(verbs, "alarm", "tell that a unit ended badly without having told so itself (systemd calls it)")
+    alarm.add_argument("--unit", required=True, help="the unit")
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
@@ -34,9 +52,11 @@ def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Run a verb; the exit code. Raises SlipwayError for errors that end with 1."""
+    """Run a verb; the exit code. Every SlipwayError becomes one message."""
     try:
-        return {"run": _run}[arguments.verb](arguments)
+        if arguments.verb == "run" and not arguments.here:
+            return _start(arguments)
+        return _VERBS[arguments.verb](config.load(arguments.config), arguments)
     except runs.BusyError as error:
         return _failure(error, arguments, BUSY)
     except SlipwayError as error:
@@ -50,11 +70,23 @@ def _failure(error: SlipwayError, arguments: argparse.Namespace, code: int) -> i
     return code
 
 
-def _run(arguments: argparse.Namespace) -> int:
-    settings = config.load(arguments.config)
-    quiet = arguments.json
+def _start(arguments: argparse.Namespace) -> int:
+    """A person asks: the unit does it, with its user, its keys and its limits."""
+    config.load(arguments.config)
+    if unit.active(UNIT):
+        raise runs.BusyError("A backup is at work already", "one at a time", f"follow it: journalctl -fu {UNIT}")
+    unit.ask("backup", {"by": unit.login(), "hold": arguments.hold})
+    code = unit.follow(UNIT, (lambda _text: None) if arguments.json else None)
+    if arguments.json and (known := runs.records(config.STATE)):
+        print(json.dumps(to_plain(known[-1])))
+    return code
+
+
+def _run(settings: Config, arguments: argparse.Namespace) -> int:
+    request = unit.asked("backup")
+    by = str(request.get("by", "")) or ("" if request or _by_systemd() else unit.login())
     around = take.Around(
-        by=os.environ.get("SUDO_USER", ""), hold=arguments.hold, say=(lambda _text: None) if quiet else _say
+        by=by, hold=arguments.hold or str(request.get("hold", "")), say=_quiet if arguments.json else _say
     )
     with by_signals(around.stop):
         done = take.run(
@@ -66,11 +98,148 @@ def _run(arguments: argparse.Namespace) -> int:
     for text in done.warnings:
         _say(f"warning: {text}")
     _say(
-        f"{done.id}: {len(done.databases)} databases, {done.stored_bytes} bytes in {settings.place}, "
-        f"{done.duration_ms / 1000:.1f} s, snapshot held {done.held_ms / 1000:.1f} s"
+        f"{done.id}: {len(done.databases)} databases, {view.size(done.stored_bytes)} in {settings.place}, "
+        f"{span(done.duration_ms)}, snapshot held {span(done.held_ms)}"
     )
     return GOOD
 
 
+def _by_systemd() -> bool:
+    return "INVOCATION_ID" in os.environ
+
+
+def _reading(settings: Config) -> Store | None:
+    """The store opened for looking, by whichever key here can; None where none can."""
+    if settings.place.kind == "directory" or config.key("reader") is not None:
+        return config.store(settings, "reader")
+    return config.store(settings, "pruner") if config.key("pruner") is not None else None
+
+
+def _rows(settings: Config) -> tuple[list[view.Row], str, list[str]]:
+    """(Rows, where they are from in words, notes on the whole)."""
+    store = _reading(settings)
+    if store is None:
+        here = "what this host recorded (no key here may look into the store)"
+        return view.from_runs(runs.records(config.STATE)), here, []
+    found = listing.read(store, settings.host)
+    return view.from_store(found), f"the manifests in {settings.place}", list(found.notes)
+
+
+def _list(settings: Config, arguments: argparse.Namespace) -> int:
+    rows, source, notes = _rows(settings)
+    now = datetime.now(UTC)
+    if arguments.json:
+        backups = [row.to_dict(now) for row in rows]
+        print(json.dumps({"host": settings.host, "source": source, "notes": notes, "backups": backups}))
+        return GOOD
+    _say("\n".join([view.table(rows, now, source=source), *notes]))
+    return GOOD
+
+
+def _show(settings: Config, arguments: argparse.Namespace) -> int:
+    store = _reading(settings)
+    if store is None:
+        known = {each.id: each for each in runs.records(config.STATE)}
+        run = known.get(arguments.id) or next((each for each in reversed(known.values()) if each.good), None)
+        if run is None or arguments.id not in ("latest", run.id):
+            raise ConfigError(
+                f"This host has no record of a backup {arguments.id}", "one that 'slipway backup list' names"
+            )
+        _say(json.dumps(to_plain(run), indent=None if arguments.json else 1))
+        return GOOD
+    backup = listing.read(store, settings.host).named(arguments.id)
+    if backup is None:
+        raise ConfigError(
+            f"There is no backup {arguments.id} in {settings.place}", "one that 'slipway backup list' names"
+        )
+    if arguments.json:
+        made = to_plain(backup.manifest)
+        print(json.dumps({"id": backup.id, "whole": backup.whole, "problem": backup.problem, "proof": backup.proof,
+                          "held": backup.held, "notes": list(backup.notes), "manifest": made}))  # fmt: skip
+    else:
+        _say(view.full(backup))
+    return GOOD
+
+
+def _check(settings: Config, arguments: argparse.Namespace) -> int:
+    rows, source, notes = _rows(settings)
+    try:
+        known = runs.records(config.STATE)
+    except runs.StateError:  # on another host, or not for this user: the store says enough
+        known = []
+    found = view.judge(settings, rows, known, datetime.now(UTC))
+    if arguments.json:
+        print(json.dumps({**found.to_dict(), "source": source, "notes": notes}))
+    else:
+        for text in found.problems:
+            _say(f"problem: {text}")
+        for text in (*found.warnings, *notes):
+            _say(f"warning: {text}")
+        if not found.problems:
+            _say(f"Backups are as they should be: {found.newest} is {span(found.age_s // 60 * 60_000)} old, limit {span(found.limit_s * 1000)}; by {source}.")  # fmt: skip
+    return FAILED if found.problems else GOOD
+
+
+def _prune(settings: Config, arguments: argparse.Namespace) -> int:
+    store = config.store(settings, "pruner")
+    chosen = prune.plan(store, settings, datetime.now(UTC))
+    doing = arguments.yes and not arguments.dry_run
+    if not arguments.json:
+        _say("\n".join([retention.render(chosen.plan), *chosen.found.notes]))
+    done = prune.apply(store, chosen, _quiet if arguments.json else _say) if doing else None
+    if arguments.json:
+        print(json.dumps({"plan": chosen.to_dict(), "done": done.to_dict() if done else None}))
+    elif done is None and chosen.doomed:
+        _say(f"Nothing was removed; {view.size(chosen.bytes)} would be. To remove it: slipway backup prune --yes")
+    return FAILED if done is not None and done.kept else GOOD
+
+
+def _verify(settings: Config, arguments: argparse.Namespace) -> int:
+    if settings.place.kind != "s3":
+        _say("The store is a directory: there are no keys to verify.")
+        return GOOD
+    now = datetime.now(UTC)
+    name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    tries = setupcheck.writer(config.store(settings, "writer"), settings.host, name, lock=settings.place.lock(now))
+    good = all(each.good for each in tries)
+    if arguments.json:
+        print(json.dumps({"good": good, "tries": [{**each.__dict__, "good": each.good} for each in tries]}))
+    else:
+        _say(setupcheck.render(tries))
+    return GOOD if good else FAILED
+
+
+def _alarm(settings: Config, arguments: argparse.Namespace) -> int:
+    """For systemd's OnFailure: a run that ended itself has told already, one that was killed could not."""
+    name = arguments.unit.removesuffix(".service")
+    subject = "backup" if name == UNIT.removesuffix(".service") else name.removeprefix("slipway-")
+    dead = ""
+    if subject == "backup":
+        dead = take.bury(settings, take.Around())
+        if not dead and (runs.running(config.STATE) or _told(datetime.now(UTC))):
+            return GOOD
+    text = dead or f"The unit {name} of {settings.host} failed: see journalctl -u {name}"
+    complaints = alarms.send(alarms.load() if settings.alarms else None, alarms.Event(subject, settings.host, "failed", text))  # fmt: skip
+    for each in complaints:
+        print(f"slipway: {each}", file=sys.stderr)
+    return FAILED if complaints else GOOD
+
+
+def _told(now: datetime) -> bool:
+    """Whether the last run has just ended badly, and so has recorded and told it itself."""
+    known = runs.records(config.STATE)
+    return bool(known) and not known[-1].good and now - known[-1].finished < timedelta(minutes=5)
+
+
+_VERBS = {
+    "run": _run, "list": _list, "show": _show, "check": _check, "prune": _prune, "verify-setup": _verify,
+    "alarm": _alarm,
+}  # fmt: skip
+
+
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _quiet(_text: str) -> None:
+    """For programs there is the JSON."""

@@ -35,6 +35,10 @@ class StateError(SlipwayError):
     """A file of the runs' own could not be read or written."""
 
 
+class LockError(StateError):
+    """The lock's file cannot be opened, so nothing can be begun."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """One database as a run saw it. ``rows``: of all its tables; ``held_ms``: how long its snapshot was held."""
@@ -156,7 +160,7 @@ def held(state: Path, holder: Holder, *, name: str = LOCK, what: str = "backup")
         state.mkdir(mode=0o750, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise StateError(f"The lock {path} cannot be opened: {error.strerror}", "a folder of this user") from error
+        raise LockError(f"The lock {path} cannot be opened: {error.strerror}", "a folder of this user") from error
     try:
         if not _taken(descriptor):
             raise _busy(_note(path), what)

@@ -132,34 +132,66 @@ def run(
     started = around.now()
     identifier = manifest.backup_id(started, config.host, around.random_hex())
     around.stop.clear(config.longest_s)
-    with runs.held(around.state, runs.Holder(identifier, started, around.by, os.getpid())) as dead:
-        complaints = list(_bury(config, around, dead))
+    blank = runs.Run(identifier, config.host, started, started, runs.FAILED, around.by)
+    try:
+        with runs.held(around.state, runs.Holder(identifier, started, around.by, os.getpid())) as dead:
+            return _under_lock(config, opened, around, alarm, (blank, dead))
+    except runs.LockError as error:  # nothing could be recorded
+        alarms.send(alarm, alarms.ended("backup", replace(blank, reason=str(error))))
+        raise
+
+
+def _under_lock(
+    config: Config,
+    opened: Callable[[], Store],
+    around: Around,
+    alarm: alarms.Alarms | None,
+    begun: tuple[runs.Run, runs.Holder | None],
+) -> runs.Run:
+    blank, dead = begun
+    complaints: list[str] = []
+    try:
+        complaints += _bury(config, around, dead)
         complaints += alarms.send(alarm, alarms.started("backup", config.host))
-        blank = runs.Run(identifier, config.host, started, started, runs.FAILED, around.by)
-        try:
-            store = opened()
-            complaints += _sweep(config, store, around)
-            taken = take(config, store, around, identifier=identifier)
-        except Exception as error:
-            _end(config, around, alarm, replace(blank, reason=_reason(error), warnings=tuple(complaints)))
-            raise
-        done = _record(replace(blank, result=runs.GOOD), taken, complaints)
-        done = replace(done, warnings=(*done.warnings, *_news(done, runs.records(around.state))))
-        return _end(config, around, alarm, done)
+        store = opened()
+        complaints += _sweep(config, store, around)
+        taken = take(config, store, around, identifier=blank.id)
+    except Exception as error:
+        _end(config, around, alarm, replace(blank, reason=_reason(error), warnings=tuple(complaints)))
+        raise
+    done = _record(replace(blank, result=runs.GOOD), taken, complaints)
+    done = replace(done, warnings=(*done.warnings, *_news(done, runs.records(around.state))))
+    return _end(config, around, alarm, done)
 
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, SlipwayError) else f"{type(error).__name__}: {error}"
 
 
+def bury(config: Config, around: Around) -> str:
+    """Record a run that was killed, if there is one that nobody recorded yet; its reason, or an empty string.
+
+    An empty string also where a run is at work. Raises StateError.
+    """
+    now = around.now()
+    try:
+        with runs.held(around.state, runs.Holder("", now, "", os.getpid())) as dead:
+            if dead is None:
+                return ""
+            _bury(config, around, dead)
+    except runs.BusyError:
+        return ""
+    known = runs.records(around.state)
+    metrics.write(around.metrics, "backup", lambda: metrics.backup(config, known))
+    return f"The backup {known[-1].id} of {config.host} FAILED: {known[-1].reason}"
+
+
 def _bury(config: Config, around: Around, dead: runs.Holder | None) -> list[str]:
     """Write the record that a killed run could not write."""
-    if dead is None:
+    if dead is None or not dead.id:
         return []
     reason = f"The run ended without a word: its process {dead.pid} was killed, or the host went down."
-    runs.append(
-        around.state, runs.Run(dead.id, config.host, dead.since, around.now(), runs.FAILED, dead.by, reason)
-    )  # fmt: skip
+    runs.append(around.state, runs.Run(dead.id, config.host, dead.since, around.now(), runs.FAILED, dead.by, reason))
     return [f"The run before this one ({dead.id}) was cut off."]
 
 

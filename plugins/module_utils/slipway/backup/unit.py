@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a unit for a person and following it to its end: the work goes on when the person's connection ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..commands import run
+from ..errors import SlipwayError
+
+REQUESTS = Path("/run/slipway/requests")
+
+
+class UnitError(SlipwayError):
+    """A unit could not be started."""
+
+
+def login() -> str:
+    """Who is behind this process: the name before sudo, else the user's own."""
+    return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
+    """Leave what the unit is to do; by root, who alone may start it. Raises UnitError."""
+    path = folder / f"{what}.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(".new")
+        aside.write_text(json.dumps(dict(request)), encoding="utf-8")
+        aside.chmod(0o644)
+        aside.rename(path)
+    except OSError as error:
+        raise UnitError(f"{path} cannot be written: {error.strerror}", "root", f"sudo slipway {what} ...") from error
+
+
+def asked(what: str, folder: Path = REQUESTS) -> dict[str, Any]:
+    """What a person asked of the unit that this process is; empty for the timer. The unit's end removes it."""
+    if "INVOCATION_ID" not in os.environ:
+        return {}
+    with suppress(OSError, ValueError):
+        found = json.loads((folder / f"{what}.json").read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def active(unit: str) -> bool:
+    """Whether the unit is at work."""
+    return run(["systemctl", "is-active", unit], check=False).stdout.strip() in ("active", "activating", "deactivating")
+
+
+def follow(unit: str, say: Callable[[bytes], object] | None = None) -> int:
+    """Start the unit, or join it while it runs, and show its journal until it ends; its exit code.
+
+    Raises UnitError where it cannot be started. Ctrl-C ends the looking, not the unit.
+    """
+    started = run(["systemctl", "start", "--no-block", unit], check=False)
+    if not started.ok:
+        raise UnitError(
+            f"{unit} cannot be started: {started.said}", "backups set up on this host", "run site.yml first"
+        )
+    seen = _state(unit)
+    for _ in range(50):
+        if seen.get("InvocationID") and seen["ActiveState"] != "inactive":
+            break
+        time.sleep(0.1)
+        seen = _state(unit)
+    journal = subprocess.Popen(
+        ["journalctl", "--follow", "--output=cat", "--lines=all", f"_SYSTEMD_INVOCATION_ID={seen.get('InvocationID', '')}"],
+        stdout=None if say is None else subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        while _state(unit)["ActiveState"] in ("activating", "active", "deactivating", "reloading"):
+            time.sleep(0.3)
+        time.sleep(0.5)  # the journal's last lines are on their way
+    finally:
+        journal.terminate()
+        journal.wait()
+    ended = _state(unit)
+    if ended["Result"] == "success":
+        return 0
+    return int(ended["ExecMainStatus"] or 1) if ended["Result"] == "exit-code" else 1
+
+
+def _state(unit: str) -> dict[str, str]:
+    said = run(["systemctl", "show", "-p", "ActiveState,Result,ExecMainStatus,InvocationID", unit]).stdout
+    pairs = (line.partition("=") for line in said.splitlines())
+    return {"ActiveState": "inactive", "Result": "", "ExecMainStatus": "", **{name: value for name, _, value in pairs}}
