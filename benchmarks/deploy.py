@@ -14,7 +14,7 @@ from dataclasses import asdict
 from benchmarks.common import Figure, Result, busy, progress
 from tests.integration.world import raise_lab, remove_lab
 from tests.load import Plan
-from tests.load.scenario import Run, deploys_under_load
+from tests.load.scenario import STALLED_MS, Run, deploys_under_load
 
 LAB = "bench"
 
@@ -28,6 +28,7 @@ def figures(run: Run) -> list[Figure]:
         Figure("requests answered", report.ok, ""),
         Figure("requests failed", len(report.failed), "", 0),
         Figure("requests planned but not sent", report.planned - report.sent, "", 0),
+        Figure("requests that waited for 15 s and more", sum(one >= STALLED_MS for one in report.latencies), "", 0),
         Figure("POSTs acknowledged", found.acknowledged, ""),
         Figure("POSTs lost", len(found.lost), "", 0),
         Figure("POSTs stored twice", len(found.duplicated), "", 0),

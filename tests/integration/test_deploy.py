@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from slipway.deploy.switch import FORGOTTEN_SECONDS
 
 from tests.integration.tiny import PLACE, SECRET, TINY, Tiny, flat, message, playing, send_base
 from tests.integration.world import ROOT, VENV, Done, raise_lab, recap, remove_lab
@@ -275,6 +276,13 @@ def test_restart_of_docker_cuts_no_request(served: Tiny) -> None:
     slow.join()
     assert answers == ["slept"]
     assert served.who()["SLIPWAY_RELEASE"] == served.status()["release"]
+
+
+def test_connections_of_the_switch_are_forgotten_soon_after_their_end(served: Tiny) -> None:
+    known = "grep -c 'dport=18000 ' /proc/net/nf_conntrack || true"
+    assert served.world.root(f"for n in 1 2 3; do curl -sSo /dev/null {PLACE}/; done; {known}").strip() == "3"
+    time.sleep(FORGOTTEN_SECONDS)
+    assert served.world.root(known).strip() == "0"
 
 
 def test_killed_container_and_flushed_switch_come_back_by_themselves(served: Tiny) -> None:

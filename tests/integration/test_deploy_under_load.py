@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 from tests.integration.world import World
-from tests.load.scenario import Phase, Run, deploys_under_load
+from tests.load.scenario import STALLED_MS, Phase, Run, deploys_under_load
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 SWITCHING = ("deploy", "rollback")
@@ -52,6 +52,12 @@ def test_no_request_failed(run: Run, protocol: str) -> None:
     # A lag of the client's own says that the machine was too busy to measure on.
     assert failed == [], (run.report.kinds, f"the client itself lagged by up to {run.report.largest_lag_ms} ms")
     assert run.report.by_protocol[protocol] > 2000
+
+
+def test_nobody_waits_for_the_old_colour_to_go(run: Run) -> None:
+    """A connection that lost its way is found again by a TCP keep-alive after 15 s at the soonest: see switch.py."""
+    stalled = [one for one in run.report.slowest if one.ms >= STALLED_MS]
+    assert stalled == [], f"the client itself lagged by up to {run.report.largest_lag_ms} ms"
 
 
 def test_the_rate_was_kept_for_a_minute_and_more(run: Run) -> None:

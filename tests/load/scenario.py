@@ -22,6 +22,8 @@ from .target import Target
 LEAST_SECONDS = 60.0
 SETTLE_SECONDS = 5.0
 GATE_SECONDS = 20
+STALLED_MS = 15_000
+"""A connection whose way back was lost waits for a TCP keep-alive, 15 s; a busy machine alone should not be that slow."""
 
 Done = subprocess.CompletedProcess[str]
 

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from slipway import lock
 from slipway.deploy.colours import Interrupted
+from slipway.deploy.switch import FORGOTTEN_SECONDS, Route
 from slipway.errors import SlipwayError
 
 from tests.unit.deploy_world import FakeHost, serving, watched
@@ -38,6 +40,43 @@ def test_second_deploy_takes_the_other_colour_and_removes_the_first(host: FakeHo
     assert serving(host) == "2"
     assert host.store.load().previous == host.store.all()[1].id
     host.check()
+
+
+def test_a_container_goes_only_when_its_connections_are_forgotten(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker deletes what the kernel remembers of its address, and live connections to the other colour with it."""
+    last, gone = {}, {}
+    remove, stop, busy, apply = host.docker.remove, host.docker.stop, host.probe.busy, host.switch.apply
+
+    def going(name: str) -> None:
+        if name in host.docker.containers:
+            gone.setdefault(name, host.clock.now())
+
+    def looked(pid: int, port: int) -> int:
+        if left := busy(pid, port):
+            last["slipway_notes_blue"] = host.clock.now()
+        return left
+
+    def switched(routes: Iterable[Route]) -> None:
+        last["slipway_notes_green"] = host.clock.now()
+        apply(routes)
+
+    monkeypatch.setattr(host.docker, "stop", lambda name, grace: (going(name), stop(name, grace)))
+    monkeypatch.setattr(host.docker, "remove", lambda name: (going(name), remove(name)))
+    monkeypatch.setattr(host.probe, "busy", looked)
+    monkeypatch.setattr(host.switch, "apply", switched)
+    host.deploy("1")
+    host.probe.open[host.docker.containers["slipway_notes_blue"].pid] = 9
+    assert host.deploy("2").result == "succeeded"
+    assert gone["slipway_notes_blue"] - last["slipway_notes_blue"] >= FORGOTTEN_SECONDS
+
+    gone.clear()
+    host.deploy("3")  # blue again
+    monkeypatch.setattr(host.probe, "owner", lambda *_a, **_k: "")
+    gone.clear()
+    assert host.deploy("4").result == "failed"
+    assert gone["slipway_notes_green"] - last["slipway_notes_green"] >= FORGOTTEN_SECONDS
 
 
 def test_deploying_what_serves_already_does_nothing_unless_forced(host: FakeHost) -> None:

@@ -16,12 +16,17 @@ def test_the_script_is_exactly_this() -> None:
     assert render(ROUTES) == (
         "add table ip slipway_switch\n"
         "add map ip slipway_switch backends { type ipv4_addr . inet_service : ipv4_addr . inet_service; }\n"
+        "add set ip slipway_switch stable { type ipv4_addr . inet_service; }\n"
+        "add ct timeout ip slipway_switch brief { protocol tcp; l3proto ip; policy = { time_wait : 1, close : 1 }; }\n"
         "add chain ip slipway_switch output { type nat hook output priority -105; policy accept; }\n"
         "flush chain ip slipway_switch output\n"
+        'add rule ip slipway_switch output ip daddr . tcp dport @stable ct timeout set "brief"\n'
         "add rule ip slipway_switch output meta l4proto tcp dnat ip to ip daddr . tcp dport map @backends\n"
         "flush map ip slipway_switch backends\n"
+        "flush set ip slipway_switch stable\n"
         "add element ip slipway_switch backends { 10.213.87.1 . 18000 : 10.213.87.100 . 8000, "
         "10.213.87.1 . 18010 : 10.213.87.102 . 8000 }\n"
+        "add element ip slipway_switch stable { 10.213.87.1 . 18000, 10.213.87.1 . 18010 }\n"
     )
 
 

@@ -17,7 +17,7 @@ from .probe import Probe
 from .releases import KEEP, Store, write
 from .spec import Colour, Spec, other
 from .state import Phase, Record, Serving, State
-from .switch import Switch
+from .switch import FORGOTTEN_SECONDS, Switch
 
 LOG_LINES = 15
 SETTLED_SECONDS = 1.0
@@ -200,6 +200,7 @@ class Colours:
                 self.state.current, self.state.previous = before, previous
                 self.save()
                 self.project()
+                self.world.clock.sleep(FORGOTTEN_SECONDS)  # connections may have reached it: see switch.py
                 raise
 
     def verify(self, spec: Spec, colour: Colour) -> None:
@@ -226,6 +227,9 @@ class Colours:
         with contextlib.suppress(SlipwayError), self.phase("drain", f"at most {spec.drain_seconds:g} s") as phase:
             phase.detail = self._drain(spec, name)
             if docker.inspect(name) is not None:
+                self.world.clock.sleep(
+                    FORGOTTEN_SECONDS
+                )  # or live connections to the other colour suffer: see switch.py
                 docker.stop(name, spec.stop_grace_seconds)
         with contextlib.suppress(SlipwayError), self.phase("cleanup"):
             docker.remove(name)
