@@ -76,6 +76,7 @@ def go(argv: list[str]) -> None:
         "port": "port the app listens on in its container",
         "health": "path that answers 2xx when the app is healthy",
         "tier": "recovery tier: startup, growth or enterprise",
+        "drills": "where backups are proved: here (on the server) or elsewhere",
         "key": "public key file, or several with commas; otherwise one of ~/.ssh",
         "environment": "production, staging or lab; taken from the name otherwise",
     }
@@ -84,12 +85,12 @@ def go(argv: list[str]) -> None:
 def init(
     _ctx: Context, *,
     name: str = "", host: str = "", domain: str = "", email: str = "", app: str = "", image: str = "", source: str = "",
-    port: str = "", health: str = "", tier: str = "", key: str = "", environment: str = "",
+    port: str = "", health: str = "", tier: str = "", drills: str = "", key: str = "", environment: str = "",
 ) -> None:  # fmt: skip
     """Make inventories/<name>/ from a few questions (or flags), secrets included."""
     given = {
         "name": name, "host": host, "domain": domain, "email": email, "app": app, "image": image, "source": source,
-        "port": port, "health": health, "tier": tier, "key": key, "environment": environment,
+        "port": port, "health": health, "tier": tier, "drills": drills, "key": key, "environment": environment,
     }  # fmt: skip
     new.run(given, ROOT / "inventories")
 

@@ -25,6 +25,11 @@ TIER_MEANING = {
     "enterprise": "back within 15 min, nothing at risk",
 }
 
+DRILLS_MEANING = {
+    "here": "on the server, by itself; the key that opens backups is there, sealed, and root there could use it",
+    "elsewhere": "on another machine that you add to group drill later; no such key on the server, no proof until then",
+}
+
 
 @dataclass(frozen=True)
 class Image:
@@ -51,6 +56,7 @@ class Answers:
     health: str
     tier: str
     keys: tuple[str, ...]
+    drills: str = "here"
 
 
 def judge_name(text: str) -> str:
@@ -215,5 +221,6 @@ JUDGES: dict[str, Callable[[str], str]] = {
     "port": judge_port,
     "health": judge_form("url_path"),
     "tier": judge_choice(TIERS),
+    "drills": judge_choice(tuple(DRILLS_MEANING)),
     "environment": judge_choice(ENVIRONMENTS),
 }

@@ -11,7 +11,18 @@ from slipway.errors import InputError
 from slipway.inventory.settings import TIERS
 
 from . import new_inventory
-from .answers import JUDGES, TIER_MEANING, Answers, Image, ask, exposed_port, find_keys, parse_image, read_key
+from .answers import (
+    DRILLS_MEANING,
+    JUDGES,
+    TIER_MEANING,
+    Answers,
+    Image,
+    ask,
+    exposed_port,
+    find_keys,
+    parse_image,
+    read_key,
+)
 
 QUESTIONS = {
     "name": "Name of this environment",
@@ -22,6 +33,7 @@ QUESTIONS = {
     "port": "Port it listens on in its container",
     "health": "Path that answers 2xx when it is healthy",
     "tier": "Recovery tier",
+    "drills": "Where backups are proved by restoring them",
 }
 
 
@@ -116,8 +128,13 @@ def interview(given: Mapping[str, str], inventories: Path, *, interactive: bool)
         for tier in TIERS:
             print(f"  {tier:<11} {TIER_MEANING[tier]}")
     tier = talk.take("tier", "startup")
+    if interactive and "drills" not in given:
+        print("Backups are taken from the first day on. Where shall drills restore them, to prove them?")
+        for place, meaning in DRILLS_MEANING.items():
+            print(f"  {place:<11} {meaning}")
+    drills = talk.take("drills", "here")
     environment = talk.take("environment", "staging" if "staging" in name else "production", asked=False)
-    return Answers(name, environment, host, domain, email, app, image, int(port), health, tier, talk.keys())
+    return Answers(name, environment, host, domain, email, app, image, int(port), health, tier, talk.keys(), drills)
 
 
 def run(given: Mapping[str, str], inventories: Path, *, interactive: bool | None = None) -> Path:
@@ -133,7 +150,12 @@ Written: {folder}/
   hosts.yml                    the server
   group_vars/all/main.yml      settings
   group_vars/all/apps.yml      the app
+  group_vars/all/backups.yml   who can read the backups, where they go
   group_vars/all/vault.yml     its secrets, random and encrypted
+  {new_inventory.RECOVERY}             your own key to the backups
+
+{new_inventory.RECOVERY} opens every backup and is on no server. MOVE IT OFF this computer now (a password manager, paper, a
+  stick in a drawer): if the servers and this computer are lost, it is what brings the data back.
 
 Vault password: {place}
   Ansible finds it by itself. Keep a copy somewhere else (a password manager): without it the secrets are lost.

@@ -11,15 +11,18 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slipway.errors import InputError, SlipwayError
 from slipway.inventory.rules import check_values
 
+from .age_keys import AgeKey, new_key
 from .answers import Answers, Image
 from .vault import password_file, password_folder
 
+RECOVERY = "recovery-key.txt"
 HEADLINE = "# Every setting, with its default, is explained in inventories/example/.\n"
 
 
@@ -28,24 +31,51 @@ def quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def render(answers: Answers, folder: Path) -> dict[str, str]:
+@dataclass(frozen=True)
+class BackupKeys:
+    """Who can read the backups: the drills, and the operator when all else is lost."""
+
+    drills: AgeKey
+    recovery: AgeKey
+
+
+def render(answers: Answers, folder: Path, keys: BackupKeys) -> dict[str, str]:
     """The inventory's readable files by their path below its folder (``folder``: where it will be)."""
     groups = {"edge": "the public's traffic (Caddy)", "app": "the applications", "db": "PostgreSQL"}
     hosts = "---\n" + HEADLINE.replace("Every setting", "What else a host may have")
     hosts += f"all:\n  hosts:\n    web1:\n      ansible_host: {quoted(answers.host)}\n"
     for group, purpose in groups.items():
         hosts += f"{group}: # {purpose}\n  hosts:\n    web1:\n"
-    keys = "".join(f"  - {quoted(key)}\n" for key in answers.keys)
+    may_log_in = "".join(f"  - {quoted(key)}\n" for key in answers.keys)
     main = (
         f"---\n{HEADLINE}slipway_environment: {answers.environment}\nslipway_admin_user: ops\n"
-        f"slipway_admin_keys:\n{keys}slipway_admin_email: {quoted(answers.email)}\n"
+        f"slipway_admin_keys:\n{may_log_in}slipway_admin_email: {quoted(answers.email)}\n"
         f"slipway_recovery_tier: {answers.tier}\n"
     )
     return {
         "hosts.yml": hosts,
         "group_vars/all/main.yml": main,
         "group_vars/all/apps.yml": _render_app(answers, folder),
+        "group_vars/all/backups.yml": _render_backups(answers, keys),
+        ".gitignore": f"# Opens every backup: no place for it in a repository.\n{RECOVERY}\n",
     }
+
+
+def _render_backups(answers: Answers, keys: BackupKeys) -> str:
+    lines = [
+        "---",
+        HEADLINE.rstrip(),
+        "# Any one of these can read the backups; the server that writes them cannot.",
+        "slipway_backup_recipients:",
+        f"  - {keys.drills.recipient} # the drills': vault_backup_identity in vault.yml",
+        f"  - {keys.recovery.recipient} # your own: {RECOVERY}, which belongs on no server",
+        "# A folder of the server to begin with. It is lost with the server: docs/backups.md says how to use a bucket instead.",
+        "slipway_backup_store:",
+        "  path: /var/backups/slipway",
+    ]
+    if answers.drills == "elsewhere":
+        lines.append("slipway_drills_beside_database: false # name a host under the group drill in hosts.yml")
+    return "\n".join(lines) + "\n"
 
 
 def _render_app(answers: Answers, folder: Path) -> str:
@@ -93,13 +123,21 @@ def _path_from(folder: Path, target: str) -> str:
     return target
 
 
-def new_secrets(answers: Answers) -> dict[str, Any]:
+def new_secrets(answers: Answers, keys: BackupKeys) -> dict[str, Any]:
     """The vault's content: 256 random bits for each secret."""
     return {
+        "vault_backup_identity": keys.drills.identity,
         "vault_apps": {
             answers.app: {"database_password": secrets.token_urlsafe(32), "secret_key": secrets.token_urlsafe(32)}
-        }
+        },
     }
+
+
+def _recovery_text(answers: Answers, key: AgeKey) -> str:
+    return (
+        f"# Opens every backup of {answers.name}. Keep it off the servers and off this computer; docs/restore.md says how to use it.\n"
+        f"# public key: {key.recipient}\n{key.identity}\n"
+    )
 
 
 def encrypt(plain: str, password: str, label: str) -> str:
@@ -153,8 +191,9 @@ def write(answers: Answers, inventories: Path) -> tuple[Path, Path]:
     """
     target = inventories / answers.name
     refuse_existing(target)
-    files = render(answers, target)
-    vault = new_secrets(answers)
+    keys = BackupKeys(new_key(), new_key())
+    files = render(answers, target, keys)
+    vault = new_secrets(answers, keys)
     verify(answers, files, vault)
     label, password = free_label(answers.name), secrets.token_urlsafe(32)
     secret_file = password_file(label)
@@ -172,6 +211,9 @@ def write(answers: Answers, inventories: Path) -> tuple[Path, Path]:
                 path = staged / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
+            recovery = os.open(staged / RECOVERY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(recovery, "w", encoding="utf-8") as handle:
+                handle.write(_recovery_text(answers, keys.recovery))
             staged.chmod(0o755)
             descriptor = os.open(secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             made.append(secret_file)

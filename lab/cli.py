@@ -16,7 +16,7 @@ from slipway.errors import InputError, SlipwayError, did_you_mean
 
 from lab import images, inventory, services, ui
 from lab.driver import Driver, get_driver
-from lab.keys import write_ssh_files
+from lab.keys import ensure_age_keys, write_ssh_files
 from lab.model import DEFAULT_LAB, SERVICES_HOST, Host, HostSpec, Lab, LabError, parse_size
 
 Arguments = argparse.Namespace
@@ -174,6 +174,7 @@ def up(driver: Driver, lab: Lab, specs: Sequence[HostSpec], say: Callable[[str],
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         hosts = list(pool.map(one, specs))
+    ensure_age_keys(lab)  # a lab of an older checkout has none yet
     services.refresh(driver, lab, say)
     return hosts
 

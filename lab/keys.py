@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from console.age_keys import new_key
 from lab.model import DOMAIN, Host, HostSpec, Lab
 from lab.process import run
 
@@ -30,6 +31,23 @@ def ensure_lab_key(lab: Lab) -> None:
     lab.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not lab.key.exists():
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"slipway-lab-{lab.name}", "-f", str(lab.key)])
+    ensure_age_keys(lab)
+
+
+def ensure_age_keys(lab: Lab) -> None:
+    """Make the keys of age that read the lab's backups, where they are missing: the drills' and the operator's.
+
+    Each is two files, ``<name>.age`` and ``<name>.age.pub``. Without the virtual environment there are none: it is
+    playbooks that need them, and those need it too.
+    """
+    with contextlib.suppress(ImportError):
+        for name in ("drill", "recovery"):
+            path = lab.folder / f"{name}.age"
+            if not path.exists():
+                key = new_key()
+                path.with_suffix(".age.pub").write_text(f"{key.recipient}\n", encoding="ascii")
+                path.touch(mode=0o600)
+                path.write_text(f"{key.identity}\n", encoding="ascii")
 
 
 def new_host_keys(lab: Lab, name: str) -> Path:

@@ -17,6 +17,7 @@ from ansible.utils.vars import load_extra_vars
 from ansible.vars.manager import VariableManager
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory import rules
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.backup_settings import VAULT, check_drills
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.schema import Problem
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.settings import SETTINGS
 from ansible_collections.slipway.vps.plugins.plugin_utils.inventory_files import read_source, shown, variable_files
@@ -77,6 +78,7 @@ class ActionModule(ActionBase):
         groups = {name: [host.name for host in group.get_hosts()] for name, group in inventory.groups.items()}
         groups["ungrouped"] = [name for name in groups.get("ungrouped", []) if name not in ("localhost",)]
         yield from rules.check_groups(groups, as_words(first.get("slipway_extra_groups")))
+        yield from check_drills(groups, first)
         if not hosts:
             return  # without a host nothing is known of its variables, and all would look unknown
         words = as_words(first.get("slipway_extra_variables"))
@@ -120,7 +122,7 @@ class Settings:
     def __init__(self, loader: Any, variables: Mapping[str, Any]) -> None:
         self.problems: list[Problem] = []
         self._templar = Templar(loader=loader, variables=dict(variables))
-        wanted = (*SETTINGS, "vault_apps", "postgres_settings")
+        wanted = (*SETTINGS, *VAULT, "vault_apps", "postgres_settings")
         self.known = {name: self._render(variables[name], (name,)) for name in wanted if name in variables}
 
     def _render(self, value: Any, path: tuple[str | int, ...]) -> Any:
@@ -132,7 +134,7 @@ class Settings:
             return self._templar.template(value)
         except AnsibleError as error:
             reason = str(getattr(error, "message", error)).splitlines()[0]
-            shown = "its value" if path[0] == "vault_apps" else f"'{value}'"
+            shown = "its value" if str(path[0]).startswith("vault_") else f"'{value}'"
             self.problems.append(Problem(f"{shown} cannot be worked out: {reason}", "", path))
             return ""
 

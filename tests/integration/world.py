@@ -176,6 +176,10 @@ def example_settings(lab: Lab, acme: Host | None) -> dict[str, Any]:
         "slipway_admin_keys": [public_key],
         "slipway_admin_email": "ops@lab.test",
         "slipway_recovery_tier": "startup",
+        "slipway_backup_recipients": [
+            (lab.folder / f"{name}.age.pub").read_text().strip() for name in ("drill", "recovery")
+        ],
+        "vault_backup_identity": (lab.folder / "drill.age").read_text().strip(),
         "vault_apps": {"notes": dict(PLANTED)},
         "slipway_apps": [
             {

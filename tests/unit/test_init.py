@@ -18,6 +18,7 @@ import yaml
 from slipway.errors import InputError
 
 from console import answers, init, new_inventory
+from console.age_keys import bech32, new_key
 from console.answers import Answers, Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,7 +185,7 @@ def test_questions_are_put_again_until_the_answer_is_right(
     (inventories.parent / "shop").mkdir()
     (inventories.parent / "shop/Dockerfile").write_text("FROM scratch\nEXPOSE 3000/tcp\n")
     given = ["", "", "https://x", "203.0.113.7", "shop.example.com", "nobody", "me@example.com",
-             str(inventories.parent / "shop"), "Shop", "shop", "", "/up", "growth"]  # fmt: skip
+             str(inventories.parent / "shop"), "Shop", "shop", "", "/up", "growth", ""]  # fmt: skip
     asked: list[str] = []
 
     def answer(question: str) -> str:
@@ -287,8 +288,39 @@ def test_odd_characters_in_an_answer_stay_inside_their_value(inventories: Path) 
     (folder / "Dockerfile").write_text("FROM scratch\n")
     chosen = Answers("production", "production", "2001:db8::7", "a.example.com", "o'b\"x@example.com", "app",
                      Image("build", folder=str(folder)), 80, "/a?b=c:d#e", "startup", (KEY,))  # fmt: skip
-    files = new_inventory.render(chosen, inventories / "production")
+    files = new_inventory.render(chosen, inventories / "production", new_inventory.BackupKeys(new_key(), new_key()))
     app = yaml.safe_load(files["group_vars/all/apps.yml"])["slipway_apps"][0]
     assert (inventories / "production" / app["image"]["path"]).resolve() == folder.resolve()
     assert app["health"]["path"] == "/a?b=c:d#e"
     assert yaml.safe_load(files["hosts.yml"])["all"]["hosts"]["web1"]["ansible_host"] == "2001:db8::7"
+
+
+def test_a_new_inventory_can_be_backed_up_and_its_recovery_key_is_in_no_vault(
+    home: Path,
+    inventories: Path,
+) -> None:
+    """Its own folder keeps it out of git; nobody else can read it."""
+    target = init.run(FLAGS, inventories, interactive=False)
+    key = target / new_inventory.RECOVERY
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert (target / ".gitignore").read_text().splitlines()[-1] == new_inventory.RECOVERY
+    settings = yaml.safe_load((target / "group_vars/all/backups.yml").read_text())
+    assert len(settings["slipway_backup_recipients"]) == 2
+    assert settings["slipway_backup_recipients"][1] in key.read_text()
+    assert "AGE-SECRET-KEY-1" in key.read_text()
+    assert "slipway_drills_beside_database" not in settings
+
+
+def test_drills_elsewhere_keep_the_key_off_the_server(home: Path, inventories: Path) -> None:
+    target = init.run({**FLAGS, "drills": "elsewhere"}, inventories, interactive=False)
+    settings = yaml.safe_load((target / "group_vars/all/backups.yml").read_text())
+    assert settings["slipway_drills_beside_database"] is False
+
+
+def test_age_keys_are_bech32_as_age_writes_them() -> None:
+    """A vector of age-keygen, and of BIP 173."""
+    assert bech32("a", b"") == "a12uel5l"
+    key = new_key()
+    assert key.identity.startswith("AGE-SECRET-KEY-1")
+    assert len(key.recipient) == 62
+    assert key.identity not in repr(key)

@@ -15,6 +15,10 @@ PLAYBOOK = str(ROOT / ".venv/bin/ansible-playbook")
 PASSWORD = "a-password"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILqV3Ap9iAw+HpNvftXkF2zD/OpMwnjVCCoCPnAR/3Qu me"
 VALUES = {"hosts.yml": "192.0.2.1", "main.yml": KEY, "apps.yml": "notes.example.com"}
+VALUES |= {
+    "backups.yml": "age15ahyyy20pd8wmcz07xg2wf5eeancpkqjkfk4ercwucr8vn4gk3lsaall98",
+    "vault.yml": f"AGE-SECRET-KEY-1{'Q' * 58}",
+}
 
 
 @pytest.fixture

@@ -15,7 +15,11 @@ from slipway.inventory.settings import APP, GROUPS, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "inventories/example"
-FILES = {name: (EXAMPLE / f"group_vars/all/{name}.yml").read_text() for name in ("main", "apps", "vault")}
+FILES = {name: (EXAMPLE / f"group_vars/all/{name}.yml").read_text() for name in ("main", "apps", "backups", "vault")}
+FILES["main"] += FILES["backups"].removeprefix("---\n")
+
+RECIPIENT = "age15ahyyy20pd8wmcz07xg2wf5eeancpkqjkfk4ercwucr8vn4gk3lsaall98"
+IDENTITY = f"AGE-SECRET-KEY-1{'Q' * 58}"
 
 
 def test_app_settings_are_those_that_something_reads() -> None:
@@ -67,12 +71,18 @@ def uncommented(text: str, fields: dict[str, Field]) -> dict[str, Any]:
     return found
 
 
+# What these show is an example of its form: they have no default, or a computed one.
+NO_DEFAULT = {
+    *("csp", "port_base", "headers", "rate_limit", "watch"),
+    *("slipway_backup_store", "slipway_backup_keeps", "slipway_drill_interval"),
+}
+
+
 def test_commented_values_are_the_defaults() -> None:
     shown = uncommented(FILES["main"], SETTINGS) | uncommented(FILES["apps"], dict(APP.fields))
     assert len(shown) > 15
     fields = {**SETTINGS, **APP.fields}
-    # What these two show is an example of its form: they have no default, or a computed one.
-    for name in set(shown) - {"csp", "port_base", "headers", "rate_limit", "watch"}:
+    for name in set(shown) - NO_DEFAULT:
         assert shown[name] == fields[name].default, name
 
 
@@ -85,10 +95,25 @@ def test_example_is_right_once_it_is_filled_in() -> None:
     key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILqV3Ap9iAw+HpNvftXkF2zD/OpMwnjVCCoCPnAR/3Qu me"
     main = FILES["main"].replace("email: CHANGEME", "email: me@example.com").replace("CHANGEME", key)
     settings = yaml.safe_load(main) | yaml.safe_load(FILES["apps"].replace("CHANGEME", "notes.example.com"))
-    settings |= yaml.safe_load(FILES["vault"])
+    settings |= yaml.safe_load(FILES["vault"]) | {
+        "vault_backup_identity": IDENTITY,
+        "slipway_backup_recipients": [RECIPIENT],
+    }
     assert list(check_values(settings)) == []
 
 
 def test_hosts_file_uses_known_groups_and_comments_parse() -> None:
     tree = yaml.safe_load((EXAMPLE / "hosts.yml").read_text())
     assert set(tree) - {"all"} <= set(GROUPS)
+
+
+def test_keeps_shown_are_the_defaults() -> None:
+    keeps = SETTINGS["slipway_backup_keeps"].fields
+    shown = uncommented(FILES["main"], {"slipway_backup_keeps": SETTINGS["slipway_backup_keeps"]})[
+        "slipway_backup_keeps"
+    ]
+    assert shown == {name: field.default for name, field in keeps.items()}
+
+
+def test_keys_of_a_store_are_shown() -> None:
+    assert set(SETTINGS["slipway_backup_store"].fields) <= mentioned(FILES["main"])

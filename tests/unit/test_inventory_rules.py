@@ -15,10 +15,12 @@ from slipway.inventory.settings import APP, SETTINGS
 from slipway.inventory.suggest import closest
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILqV3Ap9iAw+HpNvftXkF2zD/OpMwnjVCCoCPnAR/3Qu me"
+RECIPIENT = "age15ahyyy20pd8wmcz07xg2wf5eeancpkqjkfk4ercwucr8vn4gk3lsaall98"
 GOOD: dict[str, Any] = {
     "slipway_environment": "production",
     "slipway_admin_keys": [KEY],
     "slipway_admin_email": "me@example.com",
+    "slipway_backup_recipients": [RECIPIENT],
     "vault_apps": {"notes": {"database_password": "x" * 20}},
     "slipway_apps": [
         {

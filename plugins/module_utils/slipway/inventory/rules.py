@@ -12,6 +12,7 @@ from typing import Any
 
 from ..deploy.apps import FIRST_PORT, PORT_STEP
 from ..postgres.names import PG_SETTINGS
+from .backup_settings import check_backups
 from .schema import Path, Problem, check
 from .settings import CONNECTION_VARIABLES, GROUPS, PLACEHOLDER, PLAYBOOK_VARIABLES, RESERVED_APP_NAMES, SETTINGS
 from .suggest import closest
@@ -61,6 +62,7 @@ def check_values(variables: Mapping[str, Any]) -> Iterator[Problem]:
         elif wanted.required:
             yield Problem(f"{name} is not set", f"add it to group_vars/all/main.yml: {wanted.doc}")
     yield from _check_postgres(variables.get("postgres_settings"))
+    yield from check_backups(variables)
     apps = variables.get("slipway_apps")
     if isinstance(apps, (list, tuple)):
         yield from check_apps(apps)

@@ -94,6 +94,13 @@ _PATTERNS: dict[str, tuple[re.Pattern[str], str]] = {
     ),
     "time_zone": (re.compile(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*"), "a zone such as UTC or Europe/Berlin"),
     "variable_name": (re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?"), "a variable name (a * at its end stands for the rest)"),
+    "absolute_path": (re.compile(r"/[^\s]+"), "an absolute path such as /var/backups/slipway"),
+    "bucket": (re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"), "a bucket's name: lower-case letters, digits, - and ."),
+    "age_recipient": (
+        re.compile(r"age1[02-9ac-hj-np-z]{58}"),
+        "a public key of age: age1 and 58 letters (never AGE-SECRET-KEY, which stays with its owner)",
+    ),
+    "age_identity": (re.compile(r"AGE-SECRET-KEY-1[02-9AC-HJ-NP-Z]{58}"), "a secret key of age"),
     "https_url": (re.compile(r"https://[^\s/]+(/[^\s]*)?"), "an https:// address"),
     "origin": (re.compile(r"https?://[^\s/]+"), "an origin such as https://www.example.com, without a path"),
 }

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from ..caddy.site import RATE_LIMIT
+from .backup_settings import BACKUP_SETTINGS
 from .schema import Field
 
 ENVIRONMENTS = ("lab", "staging", "production")
@@ -20,7 +21,7 @@ GROUPS = {
     "db": "runs PostgreSQL",
     "redis": "runs Redis (a later rung)",
     "monitor": "runs Prometheus (a later rung)",
-    "drill": "restores backups to prove them (a later rung)",
+    "drill": "restores backups to prove them (the hosts of db, where it is empty)",
 }
 # A template that nobody filled in: refused wherever it stands.
 PLACEHOLDER = "CHANGEME"
@@ -242,6 +243,7 @@ SETTINGS: dict[str, Field] = {
     "slipway_timezone": Field("string", "the hosts' time zone; logs are easier to compare in UTC", default="UTC", form="time_zone"),
     "slipway_acme_ca": Field("string", "another certificate authority's ACME directory; empty is Let's Encrypt", default="", literals=("",), form="https_url"),
     "slipway_acme_ca_root": Field("string", "file with the root certificate of that authority, where it is a private one", default=""),
+    **BACKUP_SETTINGS,
     "slipway_apps": Field("list", "the applications", default=[], items=APP),
     "slipway_extra_variables": Field(
         "list", "names of your own variables, so that they are not taken for misspelled ones (a * at the end stands for the rest)",
@@ -286,7 +288,10 @@ CONNECTION_VARIABLES = frozenset(
     ]
 )
 # Given on the command line (-e) to one playbook or another.
-PLAYBOOK_VARIABLES = frozenset({"app", "release", "tag", "bootstrap_close_door"})
+PLAYBOOK_VARIABLES = frozenset(
+    {"app", "release", "tag", "bootstrap_close_door"}
+    | {"backup", "database", "into", "tables", "over", "keep_old", "identity_file", "keep", "go"}
+)
 # Names an app cannot have: its database and role are named like it.
 RESERVED_APP_NAMES = frozenset(
     {"postgres", "pgbouncer", "template0", "template1", "public", "none", "slipway", "root", "all", "replication"}
