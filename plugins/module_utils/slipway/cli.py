@@ -14,6 +14,7 @@ from typing import Any
 
 from . import __version__, lock
 from .backup import ctl as backupctl
+from .backup import drillctl
 from .deploy import ctl as appctl
 from .deploy.colours import Interrupted
 from .deploy.engine import Engine
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         if verb in ("status", "releases"):
             one.add_argument("--json", action="store_true", help="for programs")
     backupctl.add(commands)
+    drillctl.add(commands)
     status = commands.add_parser("status", help="everything that can be seen of this server")
     status.add_argument("--json", action="store_true", help="for programs")
     journal = commands.add_parser("journal", help="who did what, newest last")
@@ -156,7 +158,7 @@ def _releases(found: list[dict[str, Any]], as_json: bool) -> int:
     return 0
 
 
-_COMMANDS = {"app": _app, "backup": backupctl.main}
+_COMMANDS = {"app": _app, "backup": backupctl.main, "drill": drillctl.main}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -184,6 +186,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     except KeyboardInterrupt:
-        print("slipway: stopped looking; the deploy goes on (slipway app status).", file=sys.stderr)
+        print("slipway: stopped looking; what was started goes on (slipway status).", file=sys.stderr)
         return 130
     return 0

@@ -146,7 +146,11 @@ def assertions(scratch: Scratch, taken: Manifest, wanted: Sequence[Assertion]) -
 def observe(scratch: Scratch, taken: Manifest, *, jobs: int) -> Contents:
     """The restored copy as the manifest describes its source, the same rows hashed. Raises CatalogError."""
     with ThreadPoolExecutor(jobs, thread_name_prefix="observe") as pool:
-        seen = list(pool.map(lambda each: _observe(scratch, each), taken.contents.databases))
+        try:
+            seen = list(pool.map(lambda each: _observe(scratch, each), taken.contents.databases))
+        except KeyboardInterrupt:
+            scratch.halt()
+            raise
     with scratch.connect() as conn:
         return Contents(catalog.read_cluster(conn), tuple(each for each in seen if each))
 

@@ -7,7 +7,6 @@ record of its own: inconclusive, since nobody knows.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -198,23 +197,3 @@ def as_json(outcome: Outcome) -> str:
     record = json.loads(canonical(outcome.drill))
     head = {"number": outcome.head.number, "sha256": outcome.head.sha256}
     return json.dumps({"drill": record, "record": head, "warnings": outcome.warnings, "code": outcome.code}, indent=1)
-
-
-def interrupted() -> contextlib.AbstractContextManager[None]:
-    """Ctrl-C for SIGTERM too: a unit that is stopped ends its drill as a person would."""
-    return _Signals()
-
-
-class _Signals(contextlib.AbstractContextManager[None]):
-    def __enter__(self) -> None:
-        import signal
-
-        def stop(_number: int, _frame: object) -> None:
-            raise KeyboardInterrupt
-
-        self._before = signal.signal(signal.SIGTERM, stop)
-
-    def __exit__(self, *_given: object) -> None:
-        import signal
-
-        signal.signal(signal.SIGTERM, self._before)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The backups that a store holds for a host, by their manifests; also those that somebody hid."""
+"""The backups that a store holds for a host, by their manifests alone: all that a drill's key has to be able to read.
+
+As everywhere, the *first* version of a manifest counts: a stolen writer's key can lay versions and delete markers on top
+of it, but cannot take it away.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,9 @@ class Found:
                 f"{self.id} is hidden by a delete marker that no Slipway sets: see who has keys, and remove the marker"
             )
         if self.writes > 1:
-            notes.append(f"the manifest of {self.id} was written {self.writes} times; the newest was read")
+            notes.append(
+                f"the manifest of {self.id} was written {self.writes} times: the first counts; see who has keys"
+            )
         return notes
 
 
@@ -54,9 +60,8 @@ def backups(store: Store, host: str) -> list[Found]:
         match = _KEY.fullmatch(key.removeprefix(f"{host}/"))
         real = [each for each in entries if not each.hidden]
         if match and real:
-            newest = max(real, key=lambda each: (each.latest, each.modified))
             hidden = any(each.hidden and each.latest for each in entries)
-            found.append(Found(match["id"], newest, hidden, len(real)))
+            found.append(Found(match["id"], real[-1], hidden, len(real)))  # newest first, as stores list versions
     return sorted(found, key=lambda each: each.id, reverse=True)
 
 

@@ -58,6 +58,11 @@ class Scratch:
     private: Path
     version: str
 
+    def halt(self) -> None:
+        """Stop the server at once: what other threads still ask of it ends with an error."""
+        if pid := postmaster(self.private.parent / "data"):
+            _stop(pid)
+
     def connect(self, database: str = "") -> Connection[Any]:
         """An autocommit connection. Raises psycopg.Error."""
         import psycopg
