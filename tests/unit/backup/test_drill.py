@@ -3,21 +3,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from slipway import lock
-from slipway.backup import drill, manifest, scratch, take
+from slipway.backup import manifest, scratch, take
 from slipway.backup.assertions import Assertion
 from slipway.backup.evidence import verify_chain
 from slipway.backup.fetch import restore_error
@@ -296,110 +290,3 @@ def test_a_row_that_points_nowhere_is_found_though_the_restore_did_not_mind(grou
     ground.taker.take([conninfo])  # its restore fails, and would say so itself
     outcome = ground.drill()
     assert outcome.code == 4
-
-
-def test_without_any_backup_nothing_is_proved(ground: Ground) -> None:
-    outcome = ground.drill()
-    assert (outcome.drill.verdict, outcome.code, outcome.drill.tried) == ("inconclusive", 5, ())
-    assert "not any backup" in outcome.drill.checks[0].actual
-
-
-def test_a_second_drill_is_told_who_is_at_work(ground: Ground) -> None:
-    with (
-        lock.held(ground.home / "state/lock", "x", {"who": "timer", "what": "drill 1", "since": "noon"}),
-        pytest.raises(drill.BusyError, match="drill 1 by timer since noon"),
-    ):
-        ground.drill()
-
-
-def test_ctrl_c_leaves_nothing_behind_but_a_record(ground: Ground, rich: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    ground.taker.take([rich])
-
-    def stop(*_given: object, **_more: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("slipway.backup.checks.observe", stop)
-    outcome = ground.drill()
-    assert (outcome.code, outcome.drill.verdict) == (5, "inconclusive")
-    assert "stopped" in outcome.drill.checks[0].actual
-
-
-KILLED = """
-import sys
-sys.path[:0] = {path!r}
-from pathlib import Path
-from slipway.backup import checks, drill
-from slipway.backup.attempt import Means
-from slipway.backup.config import Config, Place
-from slipway.backup.proofs import Proofs
-from slipway.backup.store import DirectoryStore
-import time
-def wait(*given, **more):
-    print("there", flush=True)
-    time.sleep(60)
-checks.observe = wait
-home = Path({home!r})
-store = DirectoryStore(home / "store")
-config = Config("db1", Place("directory", str(home / "store")), ("app",), scratch_mb=64)
-drill.run(config, Means(store, {identity!r}, home / "scratch", (), 2), Proofs(home / "state", None, "db1", home / "j"),
-          state=home / "state", started_by="killed")
-"""
-
-
-def test_what_a_killed_drill_left_is_swept_and_recorded_by_the_next(ground: Ground, rich: str) -> None:
-    ground.taker.take([rich])
-    path = [str(Path(drill.__file__).parents[2])]
-    code = KILLED.format(path=path, home=str(ground.home), identity=ground.identity)
-    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert child.stdout is not None
-    assert child.stdout.readline() == "there\n"
-    child.send_signal(signal.SIGKILL)
-    child.wait()
-    (left,) = (ground.home / "scratch").iterdir()
-    pid = scratch.postmaster(left / "data")
-    assert pid
-    stranger = ground.home / "scratch/precious"
-    stranger.mkdir()
-    outcome = ground.drill()
-    assert stranger.is_dir()
-    stranger.rmdir()
-    assert not left.exists()
-    for _ in range(50):
-        if not Path(f"/proc/{pid}").exists():
-            break
-        time.sleep(0.1)
-    assert not scratch._runs(pid)
-    assert outcome.code == 0
-    first, second = (each.drill for each in ground.proofs.read().records)
-    assert first is not None
-    assert (first.verdict, first.started_by) == ("inconclusive", "killed")
-    assert second == outcome.drill
-
-
-def test_a_pid_file_that_names_somebody_else_stops_nobody(tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data/postmaster.pid").write_text(f"{os.getpid()}\n")
-    assert scratch.postmaster(tmp_path / "data") == 0
-    (tmp_path / scratch.MARK).write_text("{}")
-    assert scratch.sweep(tmp_path.parent) == [tmp_path.name]
-
-
-def test_evidence_that_was_cut_off_or_written_anew_shows_by_its_copies_and_anchors(ground: Ground) -> None:
-    for _ in range(3):
-        ground.drill()
-    whole = ground.proofs.chain.read_bytes()
-    assert ground.proofs.verify()[0].problems == ()
-    lines = whole.splitlines(keepends=True)
-    ground.proofs.chain.write_bytes(b"".join(lines[:2]))
-    problems = ground.proofs.verify()[0].problems
-    assert problems == ("Record 3, noted elsewhere, is gone: the chain was cut or never had it.",) * 2  # journal, store
-    data = json.loads(lines[2])
-    data["record"]["drill"]["started_by"] = "another"
-    body = json.dumps(data["record"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    data["sha256"] = hashlib.sha256(body.encode()).hexdigest()
-    forged = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
-    ground.proofs.chain.write_bytes(b"".join(lines[:2]) + forged.encode())
-    assert (
-        ground.proofs.verify()[0].problems[0]
-        == "Record 3 is not the one that was noted elsewhere: it was written anew."
-    )
