@@ -40,6 +40,7 @@ from .verdict import (
 )
 
 Say = Callable[[str], None]
+_NOT_REACHED = "not reached"
 
 
 def silent(_text: str) -> None:
@@ -76,9 +77,10 @@ class Attempt:
         for name in (*REQUIRED, *OPTIONAL):
             if name not in known:
                 asks = {**REQUIRED, **OPTIONAL}[name]
-                self.checks.append(Check(name, SKIPPED, asks, f"not reached: {because or 'the drill ended before'}"))
+                self.checks.append(Check(name, SKIPPED, asks, f"{_NOT_REACHED}: {because or 'the drill ended before'}"))
         found = judge(self.checks)
-        self.tried = as_tried(self.tried, found.verdict, found.reasons)
+        reasons = [each for each in found.reasons if f": {_NOT_REACHED}" not in each]  # the checks themselves name them
+        self.tried = as_tried(self.tried, found.verdict, reasons)
         return found
 
 

@@ -80,7 +80,8 @@ def run(
 
     Raises BusyError when another one runs; for everything else there is an outcome, KeyboardInterrupt included.
     """
-    state.mkdir(mode=0o750, parents=True, exist_ok=True)
+    # As root the scratch server runs as another user, who has to get through to its folder.
+    state.mkdir(mode=0o751 if os.geteuid() == 0 else 0o750, parents=True, exist_ok=True)
     begun = Begun(drill_id(clock()), socket.gethostname(), started_by, clock())
     note = {"who": started_by, "since": f"{begun.started:%Y-%m-%d %H:%M:%S} UTC", "what": f"drill {begun.drill_id}"}
     try:
