@@ -108,7 +108,7 @@ def show_status(_ctx: Context, *, inventory: str = "", json: bool = False) -> No
 
 @task(
     help={
-        "what": "an app, or caddy, postgres, pgbouncer, docker, ssh, firewall, deploy, updates, bans",
+        "what": "an app, or caddy, postgres, pgbouncer, docker, ssh, firewall, deploy, backup, drill, restore, updates, bans",
         "inventory": INVENTORY,
         "follow": "go on with new lines until Ctrl-C",
         "since": "from then on: 15m, 2h, 3d, yesterday, '2026-01-31 12:00'",

@@ -20,6 +20,9 @@ UNIT_LOGS = {
     "firewall": ("slipway-firewall.service",),
     "switch": ("slipway-switch.service",),
     "deploy": ("slipway-deploy@*.service", "slipway-recover.service"),
+    "backup": ("slipway-backup.service", "slipway-alarm@slipway-backup.service"),
+    "drill": ("slipway-drill.service", "slipway-alarm@slipway-drill.service"),
+    "restore": ("slipway-restore.service", "slipway-asked-restore.service"),
     "updates": ("unattended-upgrades.service", "apt-daily-upgrade.service"),
     "bans": ("fail2ban.service",),
 }

@@ -290,7 +290,7 @@ CONNECTION_VARIABLES = frozenset(
 # Given on the command line (-e) to one playbook or another.
 PLAYBOOK_VARIABLES = frozenset(
     {"app", "release", "tag", "bootstrap_close_door"}
-    | {"backup", "database", "into", "tables", "over", "keep_old", "identity_file", "keep", "go"}
+    | {"backup", "database", "into", "tables", "over", "undo", "identity_file", "keep"}
 )
 # Names an app cannot have: its database and role are named like it.
 RESERVED_APP_NAMES = frozenset(
