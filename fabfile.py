@@ -106,6 +106,29 @@ def show_status(_ctx: Context, *, inventory: str = "", json: bool = False) -> No
         raise Exit(code=1)
 
 
+@task(name="backups", help={"inventory": INVENTORY, "json": "as JSON"})
+@told
+def show_backups(_ctx: Context, *, inventory: str = "", json: bool = False) -> None:
+    """Show the backups: age, size, proof, sizes over time. Exit code 1 when they are not as they should be."""
+    _history(inventory, "backups", json)
+
+
+@task(name="drills", help={"inventory": INVENTORY, "json": "as JSON"})
+@told
+def show_drills(_ctx: Context, *, inventory: str = "", json: bool = False) -> None:
+    """Show the restore drills: verdicts, RTO and RPO over time. Exit code 1 when the last one proved nothing."""
+    _history(inventory, "drills", json)
+
+
+def _history(inventory: str, what: str, as_json: bool) -> None:
+    from console import backups
+
+    text, good = backups.show(fleet_of(inventory), what, as_json=as_json, style=style.Style(style.wants_colour()))
+    print(text)
+    if not good:
+        raise Exit(code=1)
+
+
 @task(
     help={
         "what": "an app, or caddy, postgres, pgbouncer, docker, ssh, firewall, deploy, backup, drill, restore, updates, bans",
@@ -188,4 +211,4 @@ def sizing(
 
 # The argument that a word without a flag is taken for.
 bare_words.accept({"logs": "what", "psql": "app", "ssh": "host"})
-namespace = Collection(init, show_status, logs, psql, ssh, sizing)
+namespace = Collection(init, show_status, show_backups, show_drills, logs, psql, ssh, sizing)

@@ -11,23 +11,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from .backups import backup_rows
+from .rows import MEND, Row, grade
 from .style import duration, megabytes
 
-# Filled in with the inventory by whoever renders.
-MEND = "ansible-playbook -i {inventory} playbooks/site.yml"
 # The journal's words for a deploy or a rollback that ended well.
 GOOD_RESULTS = ("", "ok", "succeeded", "good")
 CERTIFICATE_WARN_DAYS, CERTIFICATE_BAD_DAYS = 20, 7
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of a host's screen."""
-
-    label: str
-    text: str
-    level: str = "good"
-    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,11 +42,6 @@ class Report:
         return {**asdict(self), "level": self.level}
 
 
-def grade(value: float, warn: float, bad: float) -> str:
-    """The level of a figure that should be small."""
-    return "bad" if value > bad else "warn" if value > warn else "good"
-
-
 def rung(groups: Mapping[str, Sequence[str]], ram_mb: Sequence[int]) -> tuple[int, str]:
     """The rung that a fleet stands on, by its shape: 0 mvp or 1 resize (one host, 4 GB and more), 2 redis, 4 split_db."""
     app, db = set(groups.get("app", ())), set(groups.get("db", ()))
@@ -75,6 +60,7 @@ def rows_of(seen: Mapping[str, Any], app_names: Sequence[str]) -> list[Row]:
     rows += _apps(seen.get("apps"), app_names, seen.get("last_deploy"))
     rows += _services(seen.get("services"))
     rows += _database(seen.get("database"))
+    rows += backup_rows(seen.get("backups"))
     rows += _certificates(seen.get("certificates") or ())
     rows += _system(seen.get("system"))
     failed = seen.get("failed_units") or []

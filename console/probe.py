@@ -256,6 +256,64 @@ def last_deploy() -> dict[str, Any] | None:
     return None
 
 
+BACKUP = "/etc/slipway/backup"
+METRICS = "/var/lib/slipway/metrics"
+
+
+def backups() -> dict[str, Any] | None:
+    """What the metrics of backups and drills say, and which of both this host does; null where it does neither."""
+    takes = os.path.exists("/etc/systemd/system/slipway-backup.timer")
+    drills = os.path.exists("/etc/systemd/system/slipway-drill.timer")
+    if not (takes or drills):
+        return None
+    return {
+        "takes": takes,
+        "drills": drills,
+        "identity_here": os.path.exists(BACKUP + "/credentials/identity.cred"),
+        "in_folder": json.loads(text_of(BACKUP + "/config.json") or "{}").get("place", {}).get("kind") == "directory",
+        "now": time.time(),
+        **{name: metrics(text_of(f"{METRICS}/{name}.prom"), f"slipway_{name}_") for name in ("backup", "drill")},
+    }
+
+
+def metrics(text: str, prefix: str) -> dict[str, float]:
+    """Samples of a file for Prometheus, without prefix; those with labels are left out, but for the verdict that is 1."""
+    found = {}
+    for line in text.splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith(prefix) and "{" not in name:
+            found[name[len(prefix) :]] = float(value)
+        elif name.startswith(prefix + "verdict{") and float(value) == 1:
+            found["verdict_" + name.split('"')[1]] = 1.0
+    return found
+
+
+def history() -> dict[str, Any]:
+    """Backups and drills as the host's own command lists them, newest first, what is not shown left out."""
+    listed = answer([SLIPWAY, "backup", "list", "--json"])
+    drills = []
+    for one in (answer([SLIPWAY, "drill", "list", "--json", "--lines", "60"]) or {}).get("drills", []):
+        tried = one.get("tried") or [{}]
+        reasons = [reason for each in tried for reason in each.get("reasons", [])]
+        kept = ("drill_id", "started", "finished", "verdict", "started_by", "recovery", "steps")
+        drills.append({**{key: one.get(key) for key in kept}, "backup": tried[-1].get("backup_id"), "reasons": reasons})
+    return {
+        "backups": listed,
+        "check": answer([SLIPWAY, "backup", "check", "--json"]),
+        "drills": drills,
+        "now": time.time(),
+    }
+
+
+def answer(argv: Sequence[str]) -> Any:
+    """A program's JSON, whatever its exit code says; null where it has none."""
+    try:
+        done = subprocess.run(list(argv), check=False, capture_output=True, timeout=40, cwd="/")
+        return json.loads(done.stdout)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+
+
 def safely(part: Callable[[], Any]) -> Any:
     """The part, or null where this host is not as it expects."""
     try:
@@ -275,5 +333,8 @@ def main(domains: Sequence[str], only: str = "") -> None:
         "apps": apps,
         "last_deploy": last_deploy,
         "certificates": lambda: [certificate(domain) for domain in domains],
+        "backups": backups,
     }
+    if only == "history":  # takes its time, so only when asked for
+        parts = {only: history}
     json.dump({name: safely(part) for name, part in parts.items() if only in ("", name)}, sys.stdout)
