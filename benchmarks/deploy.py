@@ -28,7 +28,7 @@ def figures(run: Run) -> list[Figure]:
         Figure("requests answered", report.ok, ""),
         Figure("requests failed", len(report.failed), "", 0),
         Figure("requests planned but not sent", report.planned - report.sent, "", 0),
-        Figure("requests that waited for 15 s and more", sum(one >= STALLED_MS for one in report.latencies), "", 0),
+        Figure("requests that waited for 20 s and more", sum(one >= STALLED_MS for one in report.latencies), "", 0),
         Figure("POSTs acknowledged", found.acknowledged, ""),
         Figure("POSTs lost", len(found.lost), "", 0),
         Figure("POSTs stored twice", len(found.duplicated), "", 0),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the stages of bin/test one after the other and closes with one line of counts.
+"""Runs the stages of bin/test, two at a time where the machine can, and closes with one line of counts.
 
 A stage is a program; a pytest stage reports each of its tests (read from its JUnit file), any other stage
-counts as one check. Output goes to a log file per stage, its end is shown when the stage fails.
+counts as one check. Output goes to a log file per stage, its end is shown when the stage fails. Each stage on lab hosts
+has a lab of its own, and waits (for drains, guards, reboots) nearly as long as it works: two share two cores well.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Sequence
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LOGS = ROOT / ".cache" / "test"
@@ -26,14 +29,15 @@ VENV = ROOT / ".venv" / "bin"
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stage:
-    """One program. ``tier`` 0 runs with --fast, 1 by default, 2 with --all only."""
+    """One program. ``tier`` 0 runs with --fast, 1 by default, 2 with --all only; ``alone`` when nothing else runs."""
 
     name: str
     argv: tuple[str, ...]
     tier: int
     pytest: bool = False
+    alone: bool = False
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -63,13 +67,21 @@ def pytest_stage(name: str, paths: Sequence[str], tier: int, *options: str) -> S
 
 
 def stages() -> list[Stage]:
-    """All stages in order: the cheap ones first."""
+    """All stages in order: the cheap ones first, then the longest, so that none is left to run by itself at the end."""
     scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     shell = [str(path.relative_to(ROOT)) for path in [*sorted(ROOT.glob("bin/*")), ROOT / ".ci/run"] if is_shell(path)]
     integration = integration_groups(
         path.stem.removeprefix("test_") for path in (ROOT / "tests/integration").glob("test_*.py")
     )
     benchmarks = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py") if path.stem in BENCHMARKS)
+    on_hosts = [
+        *(Stage(f"molecule_{name}", (tool("molecule"), "test", "-s", name), 1) for name in scenarios),
+        *(
+            pytest_stage(f"integration_{group}", [f"tests/integration/test_{name}.py" for name in names], 1)
+            for group, names in integration.items()
+        ),
+    ]
+    on_hosts.sort(key=lambda stage: LONGEST.index(stage.name) if stage.name in LONGEST else len(LONGEST))
     return [
         Stage("ruff", (tool("ruff"), "check", "."), 0),
         Stage("ruff_format", (tool("ruff"), "format", "--check", "."), 0),
@@ -79,16 +91,16 @@ def stages() -> list[Stage]:
         Stage("ansible_lint", (tool("ansible-lint"), "--offline"), 0, env={"ANSIBLE_LINT_NODEPS": "1"}),
         pytest_stage("lint", ["tests/lint"], 0),
         pytest_stage("unit", ["tests/unit"], 0),
-        *(Stage(f"molecule_{name}", (tool("molecule"), "test", "-s", name), 1) for name in scenarios),
+        *on_hosts,
         *(
-            pytest_stage(f"integration_{group}", [f"tests/integration/test_{name}.py" for name in names], 1)
-            for group, names in integration.items()
+            Stage(f"benchmark_{name}", (tool("python"), "-m", f"benchmarks.{name}"), 2, alone=True)
+            for name in benchmarks
         ),
-        *(Stage(f"benchmark_{name}", (tool("python"), "-m", f"benchmarks.{name}"), 2) for name in benchmarks),
     ]
 
 
 BENCHMARKS = ("site", "deploy")
+LONGEST = ("integration_host", "integration_deploy", "integration_edge", "molecule_rung0", "integration_database")
 # Test files that share a lab host run in one stage, so that it is brought up once; the rest share the converged host.
 SHARED_HOSTS = {
     "lab": ("lab",),
@@ -138,42 +150,14 @@ def junit_counts(path: Path) -> tuple[Counts, list[str]]:
 
 
 PULSE_SECONDS = 60
-
-
-def watch(argv: Sequence[str], log: Path, environment: dict[str, str], label: str) -> int:
-    """Run ``argv`` into ``log`` and show where it is: on a terminal all the time, elsewhere a line a minute. Its exit code."""
-    started = pulse = time.monotonic()
-    with log.open("wb") as handle:
-        try:
-            process = subprocess.Popen(
-                argv, cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
-            )
-        except FileNotFoundError:
-            handle.write(f"{argv[0]} is not installed. bin/setup installs it.\n".encode())
-            return 127
-        try:
-            while True:
-                try:
-                    return process.wait(timeout=1 if COLOUR else 5)
-                except subprocess.TimeoutExpired:
-                    now = time.monotonic()
-                    if COLOUR:
-                        print(f"\r\033[K{label}{now - started:7.0f} s  {last_line(log)[:80]}", end="", flush=True)
-                    elif now - pulse >= PULSE_SECONDS:
-                        pulse = now
-                        print(f"\n        {now - started:5.0f} s  {last_line(log)[:140]}", end="", flush=True)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        finally:
-            if COLOUR:
-                print(f"\r\033[K{label}", end="", flush=True)
-            elif pulse != started:
-                print(f"\n{label}", end="", flush=True)
-
-
+STARTED: dict[Stage, tuple[float, subprocess.Popen[bytes]]] = {}
+"""What runs now, since when (monotonic)."""
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def log_of(stage: Stage) -> Path:
+    """The file that a stage's output goes to."""
+    return LOGS / f"{stage.name}.log"
 
 
 def last_line(log: Path) -> str:
@@ -185,13 +169,11 @@ def last_line(log: Path) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def run_stage(stage: Stage, number: int, total: int) -> Counts:
-    """Run one stage, show how it ended, and return its counts."""
-    log, junit = LOGS / f"{stage.name}.log", LOGS / f"{stage.name}.xml"
+def run_stage(stage: Stage) -> tuple[Counts, str]:
+    """Run one stage; its counts, and what to tell of it."""
+    log, junit = log_of(stage), LOGS / f"{stage.name}.xml"
     junit.unlink(missing_ok=True)
     argv = [*stage.argv, f"--junitxml={junit}"] if stage.pytest else list(stage.argv)
-    label = f"[{number:2}/{total}] {stage.name:<24}"
-    print(label, end="", flush=True)
     started = time.monotonic()
     environment = {
         **os.environ,
@@ -201,7 +183,18 @@ def run_stage(stage: Stage, number: int, total: int) -> Counts:
         "PYTHONDONTWRITEBYTECODE": "1",
         **stage.env,
     }
-    code = watch(argv, log, environment, label)
+    with log.open("wb") as handle:
+        try:
+            process = subprocess.Popen(
+                argv, cwd=ROOT, stdout=handle, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment
+            )
+        except FileNotFoundError:
+            handle.write(f"{argv[0]} is not installed. bin/setup installs it.\n".encode())
+            code = 127
+        else:
+            STARTED[stage] = (started, process)
+            code = process.wait()
+            del STARTED[stage]
     seconds = time.monotonic() - started
     counts, reasons = (
         junit_counts(junit) if stage.pytest else (Counts(passed=int(code == 0), failed=int(code != 0)), [])
@@ -210,14 +203,65 @@ def run_stage(stage: Stage, number: int, total: int) -> Counts:
         counts.failed = 1
     verdict = paint("failed", "1;31") if counts.failed else paint("ok", "32")
     tests = f"{counts.passed} passed, {counts.failed} failed, {counts.skipped} skipped" if stage.pytest else ""
-    print(f"{verdict:<6} {seconds:7.1f} s  {tests}".rstrip(), flush=True)
-    for reason in reasons:
-        print(f"        skipped: {reason}")
+    told = [f"{stage.name:<24}{verdict:<6} {seconds:7.1f} s  {tests}".rstrip()]
+    told += [f"        skipped: {reason}" for reason in reasons]
     if counts.failed:
-        lines = log.read_text(errors="replace").splitlines()
-        print("\n".join(f"    {line}" for line in lines[-80:]))
-        print(f"    whole log: {log.relative_to(ROOT)}", flush=True)
-    return counts
+        told += [f"    {line}" for line in log.read_text(errors="replace").splitlines()[-80:]]
+        told.append(f"    whole log: {log.relative_to(ROOT)}")
+    return counts, "\n".join(told)
+
+
+def lanes() -> int:
+    """How many stages run at once: two, where there are two cores and memory for the hosts of two."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return 2 if (os.cpu_count() or 1) >= 2 and memory >= LEAST_MEMORY_GB else 1
+
+
+LEAST_MEMORY_GB = 7
+
+
+def run_all(chosen: Sequence[Stage], jobs: int) -> Counts:
+    """Run stages, ``jobs`` at a time; those that want to be alone come last. A line for each as it ends."""
+    total, done = Counts(), 0
+    together = [stage for stage in chosen if not stage.alone]
+    for group, most in ((together, jobs), ([stage for stage in chosen if stage.alone], 1)):
+        with futures.ThreadPoolExecutor(most) as pool:
+            waiting = {pool.submit(run_stage, stage) for stage in group}
+            try:
+                while waiting:
+                    ended, waiting = wait(waiting)
+                    for one in ended:
+                        counts, told = one.result()
+                        total.add(counts)
+                        done += 1
+                        print(f"{CLEAR}[{done:2}/{len(chosen)}] {told}", flush=True)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                for _, process in list(STARTED.values()):
+                    process.terminate()
+                raise
+    return total
+
+
+CLEAR = "\r\033[K" if COLOUR else ""
+
+
+def wait(waiting: set[futures.Future[tuple[Counts, str]]]) -> tuple[set[Any], set[Any]]:
+    """Until a stage ends, show where those that run are: on a terminal all the time, elsewhere each minute."""
+    pulse = time.monotonic()
+    while True:
+        ended, rest = futures.wait(waiting, 1 if COLOUR else 5, futures.FIRST_COMPLETED)
+        if ended:
+            return ended, rest
+        now = time.monotonic()
+        running = [(now - since, stage) for stage, (since, _) in list(STARTED.items())]
+        if COLOUR:
+            shown = "   ".join(f"{stage.name} {seconds:.0f} s" for seconds, stage in running)
+            print(f"{CLEAR}{shown[:100]}", end="", flush=True)
+        elif now - pulse >= PULSE_SECONDS:
+            pulse = now
+            for seconds, stage in running:
+                print(f"        {seconds:5.0f} s  {stage.name}: {last_line(log_of(stage))[:110]}", flush=True)
 
 
 def main() -> int:
@@ -226,6 +270,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="STAGE", help="only these stages")
     parser.add_argument("--fast", action="store_true", help="lint and unit tests alone")
     parser.add_argument("--all", action="store_true", help="also the benchmarks and long matrices")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="stages at a time; by default what fits")
     parser.add_argument("--list", action="store_true", help="name the stages and stop")
     options = parser.parse_args()
     known = stages()
@@ -246,10 +291,9 @@ def main() -> int:
     shutil.rmtree(LOGS, ignore_errors=True)
     LOGS.mkdir(parents=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    started, total = time.monotonic(), Counts()
+    started = time.monotonic()
     try:
-        for number, stage in enumerate(chosen, 1):
-            total.add(run_stage(stage, number, len(chosen)))
+        total = run_all(chosen, max(0, options.jobs) or lanes())
     except KeyboardInterrupt:
         print("\nbin/test: stopped by Ctrl-C. Lab hosts that are still up: bin/lab list", file=sys.stderr)
         return 130

@@ -23,6 +23,7 @@ class Tiny:
     def __init__(self, world: World) -> None:
         self.world = world
         self.app: dict[str, Any] = {}
+        self.known = ""
         self.reset()
 
     def reset(self) -> None:
@@ -39,6 +40,22 @@ class Tiny:
             "drain_seconds": 5,
             "watch_seconds": 0,
         }
+
+    def remember(self) -> None:
+        """What serves now is the app as :meth:`reset` says."""
+        self.known = self.status()["spec_hash"]
+
+    def serves_as_reset(self) -> bool:
+        """Whether what serves is the app as it was remembered, healthy, with nothing in hand or held back, and asked for."""
+        now = self.status() if self.known else {}
+        return (
+            bool(now)
+            and now["spec_hash"] == now["wish"] == self.known
+            and now["health"] == "healthy"
+            and bool(now["deploy"]["result"])
+            and not now["held"]
+            and len(self.containers()) == 1
+        )
 
     def write(self, **changes: Any) -> None:
         """Write the inventory with the app as it shall be; ``env`` is laid over."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import __version__, lock
 from .backup import ctl as backupctl
-from .backup import drillctl
+from .backup import drillctl, pitrctl, restorectl
 from .deploy import ctl as appctl
 from .deploy.colours import Interrupted
 from .deploy.engine import Engine
@@ -55,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
             one.add_argument("--json", action="store_true", help="for programs")
     backupctl.add(commands)
     drillctl.add(commands)
+    restorectl.add(commands)
+    pitrctl.add(commands)
     status = commands.add_parser("status", help="everything that can be seen of this server")
     status.add_argument("--json", action="store_true", help="for programs")
     journal = commands.add_parser("journal", help="who did what, newest last")
@@ -158,7 +160,13 @@ def _releases(found: list[dict[str, Any]], as_json: bool) -> int:
     return 0
 
 
-_COMMANDS = {"app": _app, "backup": backupctl.main, "drill": drillctl.main}
+_COMMANDS = {
+    "app": _app,
+    "backup": backupctl.main,
+    "drill": drillctl.main,
+    "restore": restorectl.main,
+    "pitr": pitrctl.main,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

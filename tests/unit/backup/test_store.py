@@ -160,9 +160,18 @@ def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(StoreError, match=r"No space left on device\. To mend it: free some space"):
         store.put("h/a", b"1")
     assert list(store.entries()) == []
-    assert list((tmp_path / ".uploads").iterdir()) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_a_directory_cannot_lock_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot lock"):
         DirectoryStore(tmp_path).put("a", b"", lock=stores.Lock("COMPLIANCE", datetime.now(UTC)))
+
+
+def test_a_folder_takes_small_objects_from_whom_only_their_folder_is_open_to(tmp_path: Path) -> None:
+    """A drill may put evidence beside the backups, and nothing else of them is its own to write."""
+    store = DirectoryStore(tmp_path)
+    (tmp_path / "db1/evidence").mkdir(parents=True)
+    store.put("db1/evidence/000001.json", b"{}")
+    assert [path.name for path in (tmp_path / "db1/evidence").iterdir()] == ["000001.json"]
+    assert not (tmp_path / ".uploads").exists()

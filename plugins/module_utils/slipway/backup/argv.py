@@ -72,10 +72,15 @@ def dump(
 
 def pattern(name: str) -> str:
     """A quoted name as a pattern that matches it alone: every part in quotes, so that no letter is a wildcard."""
-    parts = re.findall(r'"(?:[^"]|"")*"|[^."]+', name)
-    if ".".join(parts) != name or len(parts) != 2:
+    return ".".join(part if part.startswith('"') else f'"{part}"' for part in parts(name))
+
+
+def parts(name: str) -> tuple[str, str]:
+    """Schema and table of a qualified name, each still quoted where it was. Raises InputError."""
+    found = re.findall(r'"(?:[^"]|"")*"|[^."]+', name)
+    if ".".join(found) != name or len(found) != 2:
         raise InputError(f"'{name}' is no qualified table name", 'schema.table, quoted where needed: public."Order"')
-    return ".".join(part if part.startswith('"') else f'"{part}"' for part in parts)
+    return found[0], found[1]
 
 
 def dump_globals(server: Server) -> list[str]:

@@ -81,7 +81,8 @@ class Config:
     ``host``: the name that this host's backups go by in the store (a folder of its own). ``databases``: those that the
     inventory knows; any other is backed up all the same and reported. ``left_out``: databases that are not wanted.
     ``interval_s``: between two backups, as the timer has it. ``parallel_mb``: from this size on a database is dumped in
-    several streams; ``full_hash_mb``: up to this size a table's every row goes into its hash.
+    several streams; ``full_hash_mb``: up to this size a table's every row goes into its hash. ``lock_wait_s``: how long a
+    backup waits for somebody's lock; ``give_way_s``: how long somebody waits for one of its own before it gives way.
     """
 
     host: str
@@ -92,6 +93,7 @@ class Config:
     interval_s: int = 43_200
     drill_interval_s: int = 604_800
     lock_wait_s: int = 60
+    give_way_s: int = 20
     longest_s: int = 14_400
     parallel_mb: int = 1024
     full_hash_mb: int = 1024

@@ -25,6 +25,7 @@ from .pipeline import PipelineError, Stage, run
 from .runs import Uploads
 from .stopping import Stop
 from .store import MB, Lock, Store, part_size_for
+from .watching import Watch
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -43,6 +44,7 @@ class Means:
     """All that dumping takes. ``folder``: of PostgreSQL's programs. ``empty``: see ``source.nothing_sealed``.
 
     ``memory``: bytes for parts on their way, over all streams. ``streams``, ``readers``: at once at most.
+    ``give_way``: seconds that somebody may wait for a lock of ours before the backup ends (0: for ever).
     """
 
     server: argv.Server
@@ -60,6 +62,7 @@ class Means:
     readers: int = 1
     memory: int = 160 * MB
     lock_wait: int = 60
+    give_way: int = 20
     full_bytes: int = catalog.FULL_HASH_BYTES
     parallel_bytes: int = 1024 * MB
     empty: int = 0
@@ -151,7 +154,10 @@ def _dump(means: Means, database: str, snapshot: str) -> Callable[..., list[str]
 
 def dump_database(means: Means, found: source.Found, token: str, first: int) -> Dumped:
     """Back up one database; its objects are numbered from ``first``. Raises SlipwayError, with everything stopped."""
-    with source.connect(means.server, found.name) as conn:
+    with (
+        source.connect(means.server, found.name) as conn,
+        contextlib.closing(Watch(means.server, found.name, conn.info.backend_pid, means.give_way)) as watch,
+    ):
         catalog.stamp(conn, token)
         exported, snapshot = catalog.hold(conn, lock_timeout=means.lock_wait)
         sequences = catalog.read_sequences(conn)
@@ -172,14 +178,16 @@ def dump_database(means: Means, found: source.Found, token: str, first: int) -> 
         with ThreadPoolExecutor(at_once + 1, thread_name_prefix="backup") as pool:
             reading = pool.submit(read)
             sending = {place: pool.submit(send, means, first + place, parts[place], at_once=at_once) for place in order}
-            _together(means.stop, [reading, *sending.values()], readers)
+            _together(means.stop, [reading, *sending.values()], readers, watch)
         seen, hash_ms = reading.result()
         snapshot = catalog.release(conn, snapshot, means.now())
     objects = tuple(sending[place].result() for place in range(len(parts)))
     return Dumped(replace(seen, snapshot=snapshot), objects, hash_ms)
 
 
-def _together(stop: Stop, tasks: Sequence[Future[Any]], readers: Sequence[Connection[Any]]) -> None:
+def _together(
+    stop: Stop, tasks: Sequence[Future[Any]], readers: Sequence[Connection[Any]], watch: Callable[[], None]
+) -> None:
     """Wait for all; the first that fails stops the rest, a running query included. Raises its error."""
     left = set(tasks)
     while left:
@@ -189,7 +197,9 @@ def _together(stop: Stop, tasks: Sequence[Future[Any]], readers: Sequence[Connec
                 stop.because(error)
         try:
             stop.check()
-        except BaseException:
+            watch()
+        except BaseException as error:
+            stop.because(error)
             for each in left:
                 each.cancel()
             while left:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +65,20 @@ class Refill:
             raise restore_error("globals", error) from error
         self.times.restore += time.monotonic() - begun
 
+    def roles(self, taken: Manifest, names: Sequence[str]) -> None:
+        """Make roles that a live server lacks, as the backup's globals have them: attributes, password, settings.
+
+        Memberships in and of roles that are there already are left alone. Raises BackupError.
+        """
+        (each,) = (one for one in taken.objects if one.holds == "globals")
+        text, _waited = self.fetcher.text(each)
+        command = argv.restore_globals(self.server, self.maintenance)
+        try:
+            wanted = lines_of(text, names)
+            run([Stage("psql", command, self.env)], source=[wanted], may_be_empty=True, hashed=False, timeout=600)
+        except PipelineError as error:
+            raise restore_error("globals", error) from error
+
     def database(self, taken: Manifest, name: str, *, target: str = "") -> None:
         """One database, made anew under its own name, or into the existing empty ``target``. Raises BackupError."""
         objects = [each for each in taken.objects if each.database == name and each.holds != "globals"]
@@ -87,6 +101,29 @@ class Refill:
         except PipelineError as error:
             raise restore_error("restore", error, name) from error
 
+    def tables(self, taken: Manifest, name: str, target: str, wanted: Callable[[], Sequence[str]]) -> None:
+        """The whole shape of a database into the empty ``target``, and the rows of some tables alone; no indexes.
+
+        ``wanted``: asked once the shape is there; plain names, since pg_restore takes no others. Raises BackupError.
+        """
+        objects = [each for each in taken.objects if each.database == name and each.holds in ("dump", "schema", "data")]
+        path = self.private / "shape"
+        try:
+            for each in sorted(objects, key=lambda one: one.holds == "data"):
+                if each.holds == "data":
+                    command = argv.restore(self.server, target, section="data", tables=wanted())
+                    self._streamed(each, command)
+                    continue
+                self._make_plain(each, path)
+                for section in ("pre-data", "data") if each.holds == "dump" else ("pre-data",):
+                    tables = wanted() if section == "data" else ()
+                    command = argv.restore(self.server, target, str(path), section=section, tables=tables)
+                    run([Stage("pg_restore", command, self.env)], may_be_empty=True, hashed=False, timeout=self._left())
+        except PipelineError as error:
+            raise restore_error("restore", error, name) from error
+        finally:
+            path.unlink(missing_ok=True)
+
     def _dump(self, each: StoredObject, before: Database | None, place: str, *, create: bool) -> None:
         plain = before.bytes if before else each.size * 10
         room = shutil.disk_usage(self.private).free - _ROOM - plain  # the database itself goes there as well
@@ -97,17 +134,20 @@ class Refill:
 
     def _spooled(self, each: StoredObject, place: str, *, create: bool = False, jobs: int) -> None:
         path = self.private / each.key.replace("/", "_")
-        begun = time.monotonic()
         try:
-            waited = self.fetcher.spool(each, path)
+            self._make_plain(each, path)
             ready = time.monotonic()
-            self.times.fetch += waited
-            self.times.decrypt += ready - begun - waited
             command = argv.restore(self.server, place, str(path), jobs=jobs, create=create)
             run([Stage("pg_restore", command, self.env)], may_be_empty=True, hashed=False, timeout=self._left())
             self.times.restore += time.monotonic() - ready
         finally:
             path.unlink(missing_ok=True)
+
+    def _make_plain(self, each: StoredObject, path: Path) -> None:
+        begun = time.monotonic()
+        waited = self.fetcher.spool(each, path)
+        self.times.fetch += waited
+        self.times.decrypt += time.monotonic() - begun - waited
 
     def _streamed(self, each: StoredObject, command: Sequence[str]) -> None:
         begun = time.monotonic()
@@ -161,3 +201,10 @@ def fit_globals(text: bytes, bootstrap: str) -> tuple[bytes, str]:
 
     text = _CREATE_ROLE.sub(without_bootstrap, text, count=0)
     return _TABLESPACE.sub(inside, text), ", ".join(names)
+
+
+def lines_of(text: bytes, names: Sequence[str]) -> bytes:
+    """The lines of a dump of globals that make and alter certain roles. Pure; as pg_dumpall writes them, one a line."""
+    quoted = {ident.encode() for name in names for ident in (name, '"' + name.replace('"', '""') + '"')}
+    line = re.compile(rb"(?:CREATE|ALTER) ROLE (" + b"|".join(re.escape(each) for each in sorted(quoted)) + rb")[ ;]")
+    return b"".join(each for each in text.splitlines(keepends=True) if line.match(each))

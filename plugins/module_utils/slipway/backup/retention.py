@@ -111,11 +111,12 @@ class Plan:
         return {"paused": self.paused, "keep": rows[True], "remove": rows[False]}
 
 
-_PERIODS: tuple[tuple[str, str, Callable[[datetime], str]], ...] = (
-    ("daily", "day", lambda at: at.strftime("%Y-%m-%d")),
-    ("weekly", "week", lambda at: "{}-W{:02}".format(*at.isocalendar()[:2])),
-    ("monthly", "month", lambda at: at.strftime("%Y-%m")),
-    ("yearly", "year", lambda at: at.strftime("%Y")),
+# Setting, noun, what is the same for all of a period, and how that is written.
+_PERIODS: tuple[tuple[str, str, Callable[[datetime], tuple[int, ...]], str], ...] = (
+    ("daily", "day", lambda at: (at.year, at.month, at.day), "{:04}-{:02}-{:02}"),
+    ("weekly", "week", lambda at: at.isocalendar()[:2], "{}-W{:02}"),
+    ("monthly", "month", lambda at: (at.year, at.month), "{:04}-{:02}"),
+    ("yearly", "year", lambda at: (at.year,), "{:04}"),
 )
 
 
@@ -169,12 +170,13 @@ def _chosen(usable: Sequence[Backup], keeps: Keeps, now: datetime) -> dict[str, 
             reasons.setdefault(backup.id, []).append(f"one of the newest {keeps.minimum}")
         if backup.taken > now - timedelta(hours=keeps.recent_hours):
             reasons.setdefault(backup.id, []).append(f"of the last {keeps.recent_hours} h")
-    for setting, noun, name_of in _PERIODS:
-        groups: dict[str, list[Backup]] = {}
-        for backup in usable:
-            groups.setdefault(name_of(backup.taken.astimezone(UTC)), []).append(backup)
-        for name in list(groups)[: getattr(keeps, setting)]:
-            reasons.setdefault(_best(groups[name], setting).id, []).append(f"{noun} {name}")
+    taken = [(backup, backup.taken.astimezone(UTC)) for backup in usable]
+    for setting, noun, period_of, form in _PERIODS:
+        groups: dict[tuple[int, ...], list[Backup]] = {}
+        for backup, at in taken:
+            groups.setdefault(period_of(at), []).append(backup)
+        for period in list(groups)[: getattr(keeps, setting)]:
+            reasons.setdefault(_best(groups[period], setting).id, []).append(f"{noun} {form.format(*period)}")
     return reasons
 
 

@@ -62,6 +62,15 @@ class Stop:
             self._set.wait(min(left, 0.5))
         self.check()
 
+    def forget(self, error: BaseException) -> bool:
+        """Go on after ``error``, if that is what stopped the run; whether it may."""
+        with self._lock:
+            if self.error is not error:
+                return False
+            self.error = None
+            self._set.clear()
+            return True
+
     def clear(self, longest: float | None) -> None:
         """Begin to count anew; a reason given already stays."""
         self.longest, self._deadline = longest, None if longest is None else time.monotonic() + longest

@@ -231,16 +231,19 @@ class DirectoryStore:
         return self.root / check_key(key)
 
     def put(self, key: str, body: bytes, *, lock: Lock | None = None) -> Sent:
-        """See :class:`Store`."""
-        with self.upload(key, part_size=max(1, len(body)), lock=lock) as upload:
+        """See :class:`Store`. Beside its place and not in the folder of uploads: who may write there alone, may do this."""
+        with self._open(key, max(1, len(body)), lock, beside=True) as upload:
             upload.write(body)
             return upload.complete()
 
     def upload(self, key: str, *, part_size: int = PART_SIZE, concurrency: int = 2, lock: Lock | None = None) -> Upload:  # noqa: ARG002
         """See :class:`Store`; a directory takes no lock."""
+        return self._open(key, part_size, lock, beside=False)
+
+    def _open(self, key: str, part_size: int, lock: Lock | None, *, beside: bool) -> Upload:
         if lock is not None:
             raise StoreError("a directory cannot lock what is in it", "a bucket with Object Lock, or no lock")
-        return _FileUpload(self, key, part_size)
+        return _FileUpload(self, key, part_size, beside=beside)
 
     def read(self, key: str, *, version: str = "") -> Iterator[bytes]:  # noqa: ARG002
         """See :class:`Store`."""
@@ -311,10 +314,11 @@ class DirectoryStore:
 class _FileUpload:
     """See :class:`Upload`."""
 
-    def __init__(self, store: DirectoryStore, key: str, part_size: int) -> None:
+    def __init__(self, store: DirectoryStore, key: str, part_size: int, *, beside: bool) -> None:
         self._target, self._key, self._hasher = store._path(key), key, Hasher(part_size)
         self.id = f"{uuid.uuid4().hex}-{key.replace('/', '%')}"
-        self._aside = store.root / _UPLOADS / self.id
+        aside = self._target.with_name(f".{self._target.name}.{self.id[:8]}")  # names with a dot are no objects
+        self._aside = aside if beside else store.root / _UPLOADS / self.id
         with _explained("Writing", key):
             _make(self._aside.parent)
             self._file = os.fdopen(

@@ -22,6 +22,9 @@ from .dumping import Means, Part
 from .manifest import Contents, Manifest
 from .stopping import Stop
 from .store import DirectoryStore, Store
+from .watching import GaveWayError
+
+TRIES = 3  # in all, when it gave way to somebody
 
 
 def _silent(_text: str) -> None:
@@ -37,7 +40,7 @@ class Around:
     """What a run finds around it; everything a test may want to set. ``server`` None: the socket, as the settings say.
 
     ``by``: who started it. ``hold``: why retention must keep it, or empty. ``programs``: folder of PostgreSQL's programs
-    with a slash at its end; None finds those of the server's major.
+    with a slash at its end; None finds those of the server's major. ``pause``: seconds between giving way and the next try.
     """
 
     server: argv.Server | None = None
@@ -52,6 +55,7 @@ class Around:
     by: str = ""
     hold: str = ""
     programs: str | None = None
+    pause: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def take(config: Config, store: Store, around: Around | None = None, *, identifi
         server=server, store=store, uploads=runs.Uploads(around.state), prefix=prefix, recipients=around.recipients,
         stop=around.stop, folder=folder, now=around.now, lock=config.place.lock(started), level=level, threads=threads,
         streams=min(4, around.cores), readers=max(1, min(4, around.cores // 2)), memory=config.memory_mb * MB,
-        lock_wait=config.lock_wait_s, full_bytes=config.full_hash_mb * MB, parallel_bytes=config.parallel_mb * MB,
+        lock_wait=config.lock_wait_s, give_way=config.give_way_s, full_bytes=config.full_hash_mb * MB, parallel_bytes=config.parallel_mb * MB,
         empty=source.nothing_sealed(around.recipients, stages),
     )  # fmt: skip
     if around.hold:  # before the data: a backup that is to be kept is never without the note that keeps it
@@ -155,13 +159,30 @@ def _under_lock(
         complaints += alarms.send(alarm, alarms.started("backup", config.host))
         store = opened()
         complaints += _sweep(config, store, around)
-        taken = take(config, store, around, identifier=blank.id)
+        taken, blank = _patiently(config, store, around, blank, complaints)
     except Exception as error:
         _end(config, around, alarm, replace(blank, reason=_reason(error), warnings=tuple(complaints)))
         raise
     done = _record(replace(blank, result=runs.GOOD), taken, complaints)
     done = replace(done, warnings=(*done.warnings, *_news(done, runs.records(around.state))))
     return _end(config, around, alarm, done)
+
+
+def _patiently(
+    config: Config, store: Store, around: Around, blank: runs.Run, complaints: list[str]
+) -> tuple[Taken, runs.Run]:
+    """:func:`take`, and again after it gave way to somebody: with a new id, since an id is one backup's for ever."""
+    for left in range(TRIES - 1, -1, -1):
+        try:
+            return take(config, store, around, identifier=blank.id), blank
+        except GaveWayError as error:
+            if not left or not around.stop.forget(error):
+                raise
+            complaints.append(str(error))
+            around.say(f"{error} Taking it again in {around.pause:.0f} s.")
+            around.stop.sleep(around.pause)
+            blank = replace(blank, id=manifest.backup_id(around.now(), config.host, around.random_hex()))
+    raise AssertionError("unreachable")
 
 
 def _reason(error: Exception) -> str:
