@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any
 
@@ -180,11 +181,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(json.dumps(entry))
             return 0
         found = [appctl.status(Store(name)) for name in _names("")]
+        backups = backupctl.status(datetime.now(UTC))
         if arguments.json:
-            _say(json.dumps({"version": __version__, "apps": found, "journal": tail(JOURNAL, 5)}, indent=1))
+            whole = {"version": __version__, "apps": found, "backups": backups, "journal": tail(JOURNAL, 5)}
+            _say(json.dumps(whole, indent=1))
         else:
             for item in found:
                 _say(appctl.line(item))
+            if backups is not None:
+                _say(backupctl.line(backups))
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)
         return 1

@@ -232,6 +232,32 @@ def _with_paths(state: Path, metrics: Path) -> tuple[Any, ...]:
     return tuple(defaults)
 
 
+def test_status_says_how_old_the_newest_is_where_it_lies_and_where_drills_run(
+    call: Call, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "config.json"
+    assert ctl.status(NOW, tmp_path / "none") is None
+    assert call("list")[0] == 0
+    found = ctl.status(NOW, file)
+    assert found is not None
+    assert (found["newest"], found["problems"]) == (None, ["There is no whole backup."])
+    assert "none yet" in ctl.line(found)
+    monkeypatch.setattr(config, "CREDENTIALS", tmp_path)
+    (tmp_path / "identity.cred").touch()
+    run = runs.Run(
+        "20260315T030000Z-db1-0a1b2c", "db1", NOW, NOW, "good", taken=NOW - timedelta(hours=2), stored_bytes=1500
+    )
+    runs.append(state, run)
+    runs.append(state, replace(run, id="20260315T040000Z-db1-0a1b2c", result="failed", reason="No server."))
+    found = ctl.status(NOW, file)
+    assert found is not None
+    assert ctl.line(found) == (
+        f"backups: {run.id}, 2 h old, 1.5 kB in {tmp_path}/store; the last run FAILED: No server.; "
+        "drills on this host (the identity is here, sealed)"
+    )
+    assert found["problems"] == []
+
+
 def test_bars_and_sizes_are_readable() -> None:
     assert view.sparkline([0, 1, 2, 4]) == "▁▃▅█"
     assert view.sparkline([]) == view.sparkline([0, 0]) == ""

@@ -231,6 +231,40 @@ def _told(now: datetime) -> bool:
     return bool(known) and not known[-1].good and now - known[-1].finished < timedelta(minutes=5)
 
 
+def status(now: datetime, file: Path = config.FILE) -> dict[str, Any] | None:
+    """What ``slipway status`` tells of backups, by this host's own records; None where none are set up.
+
+    ``drills_here``: whether the identity that opens backups is on this host, sealed. Raises SlipwayError.
+    """
+    if not file.exists():
+        return None
+    settings = config.load(file)
+    known = runs.records(config.STATE)
+    good = next((each for each in reversed(known) if each.good), None)
+    at_work = runs.running(config.STATE)
+    taken = (good.taken or good.started) if good else None
+    return {
+        "place": str(settings.place), "tier": settings.tier, "newest": good and good.id,
+        "age_s": None if taken is None else int((now - taken).total_seconds()),
+        "stored_bytes": good and good.stored_bytes, "warnings": list(good.warnings) if good else [],
+        "last_good": known[-1].good if known else None, "reason": known[-1].reason if known else "",
+        "running": at_work and at_work.id,
+        "drills_here": any((config.CREDENTIALS / name).exists() for name in ("identity.cred", "identity")),
+        "problems": list(view.judge(settings, view.from_runs(known), known, now).problems),
+    }  # fmt: skip
+
+
+def line(found: dict[str, Any]) -> str:
+    """The same on one line."""
+    if found["newest"] is None:
+        text = "none yet"
+    else:
+        text = f"{found['newest']}, {span(found['age_s'] // 60 * 60_000)} old, {view.size(found['stored_bytes'])}"
+    failed = f"; the last run FAILED: {found['reason']}" if found["last_good"] is False else ""
+    drilled = "drills on this host (the identity is here, sealed)" if found["drills_here"] else "drills elsewhere (no identity here)"  # fmt: skip
+    return f"backups: {text} in {found['place']}{failed}; {drilled}"
+
+
 _VERBS = {
     "run": _run, "list": _list, "show": _show, "check": _check, "prune": _prune, "verify-setup": _verify,
     "alarm": _alarm,
