@@ -66,8 +66,12 @@ def pytest_stage(name: str, paths: Sequence[str], tier: int, *options: str) -> S
     return Stage(name, (tool("pytest"), *paths, *options), tier, pytest=True)
 
 
-def stages() -> list[Stage]:
-    """All stages in order: the cheap ones first, then the longest, so that none is left to run by itself at the end."""
+def stages(*, slow: bool = True) -> list[Stage]:
+    """All stages in order: the cheap ones first, then the longest, so that none is left to run by itself at the end.
+
+    Tests marked slow are left out unless ``slow``.
+    """
+    chosen = () if slow else ("-m", "not slow")
     scenarios = sorted(path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml"))
     shell = [str(path.relative_to(ROOT)) for path in [*sorted(ROOT.glob("bin/*")), ROOT / ".ci/run"] if is_shell(path)]
     integration = integration_groups(
@@ -77,7 +81,7 @@ def stages() -> list[Stage]:
     on_hosts = [
         *(Stage(f"molecule_{name}", (tool("molecule"), "test", "-s", name), 1) for name in scenarios),
         *(
-            pytest_stage(f"integration_{group}", [f"tests/integration/test_{name}.py" for name in names], 1)
+            pytest_stage(f"integration_{group}", [f"tests/integration/test_{name}.py" for name in names], 1, *chosen)
             for group, names in integration.items()
         ),
     ]
@@ -90,7 +94,7 @@ def stages() -> list[Stage]:
         Stage("shellcheck", ("shellcheck", *shell), 0),
         Stage("ansible_lint", (tool("ansible-lint"), "--offline"), 0, env={"ANSIBLE_LINT_NODEPS": "1"}),
         pytest_stage("lint", ["tests/lint"], 0),
-        pytest_stage("unit", ["tests/unit"], 0),
+        pytest_stage("unit", ["tests/unit"], 0, *chosen),
         *on_hosts,
         *(
             Stage(f"benchmark_{name}", (tool("python"), "-m", f"benchmarks.{name}"), 2, alone=True)
@@ -273,7 +277,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="stages at a time; by default what fits")
     parser.add_argument("--list", action="store_true", help="name the stages and stop")
     options = parser.parse_args()
-    known = stages()
+    known = stages(slow=options.all)
     tier = 0 if options.fast else 2 if options.all else 1
     if options.list:
         for stage in known:
@@ -298,6 +302,8 @@ def main() -> int:
         print("\nbin/test: stopped by Ctrl-C. Lab hosts that are still up: bin/lab list", file=sys.stderr)
         return 130
     minutes, seconds = divmod(int(time.monotonic() - started), 60)
+    if not options.all:
+        left_out.append("tests marked slow (bin/test --all)")
     if left_out:
         print(f"Left out this time: {', '.join(left_out)}")
     print(f"Took {minutes} min {seconds} s.")

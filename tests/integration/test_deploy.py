@@ -19,7 +19,7 @@ import pytest
 import yaml
 from slipway.deploy.switch import FORGOTTEN_SECONDS
 
-from tests.integration.tiny import PLACE, SECRET, TINY, Tiny, flat, message, playing, send_base
+from tests.integration.tiny import PATIENT, PLACE, SECRET, TINY, Tiny, flat, message, playing, send_base
 from tests.integration.world import ROOT, VENV, Done, raise_lab, recap, remove_lab
 
 pytestmark = pytest.mark.lab
@@ -146,9 +146,9 @@ def test_failing_build_shows_why(served: Tiny, tmp_path: Path) -> None:
 
 
 def test_second_deploy_is_told_who_is_at_work(served: Tiny) -> None:
-    slow = {"release_command": ["sleep", "12"]}
+    patient = {"release_command": PATIENT}
     first: list[Done] = []
-    thread = threading.Thread(target=lambda: first.append(served.deploy(**slow, env={"GREETING": "first"})))
+    thread = threading.Thread(target=lambda: first.append(served.deploy(**patient, env={"GREETING": "first"})))
     thread.start()
     try:
         served.wait_for("release_command")
@@ -157,6 +157,7 @@ def test_second_deploy_is_told_who_is_at_work(served: Tiny) -> None:
         text = message(served.world.playbook("deploy", "-e", "app_operator=bob", inventory_path=inventory))
         assert "tiny is busy: a deploy by alice has been running since 20" in text
     finally:
+        served.world.root(["docker", "kill", "--signal=TERM", "slipway_tiny_release"], check=False)
         thread.join()
     assert first[0].returncode == 0, first[0].stdout[-3000:]
     assert served.who()["GREETING"] == "first"
@@ -168,7 +169,7 @@ def test_engine_killed_before_the_switch_returns_by_itself(served: Tiny) -> None
     with playing(served) as play:
         served.wait_for("release_command")
         served.world.root(["systemctl", "kill", "--signal=KILL", "slipway-deploy@tiny.service"])
-        text = flat(play.communicate(timeout=90)[0])
+        text = flat(play.communicate(timeout=240)[0])
     assert play.returncode != 0
     assert "was cut off in phase release_command" in text
     assert served.wait_until_over()["result"] == "interrupted"
@@ -178,13 +179,14 @@ def test_engine_killed_before_the_switch_returns_by_itself(served: Tiny) -> None
 
 
 def test_engine_killed_after_the_switch_goes_on_by_itself(served: Tiny) -> None:
-    served.write(env={"GREETING": "survivor"}, drain_seconds=60)
-    slow = threading.Thread(target=lambda: served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=12"]))
-    slow.start()
+    served.write(env={"GREETING": "survivor"}, drain_seconds=60, release_command=["sleep", "2"])
+    slow = threading.Thread(target=lambda: served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=16"]))
     with playing(served) as play:
+        served.wait_for("release_command")
+        slow.start()  # so that the drain lasts, however long Ansible took to come so far
         served.wait_for("drain")
         served.world.root(["systemctl", "kill", "--signal=KILL", "slipway-deploy@tiny.service"])
-        play.communicate(timeout=90)
+        play.communicate(timeout=240)
     slow.join()
     assert play.returncode == 0
     assert served.wait_until_over()["result"] == "succeeded"
@@ -205,13 +207,18 @@ def test_laptop_that_goes_away_does_not_stop_the_deploy_and_a_rerun_joins_it(ser
 
 
 def test_request_in_flight_at_the_switch_ends_well(served: Tiny) -> None:
-    served.write(env={"GREETING": "next"}, drain_seconds=30)
+    served.write(env={"GREETING": "next"}, drain_seconds=30, release_command=["sleep", "2"])
     answers: list[str] = []
     slow = threading.Thread(
         target=lambda: answers.append(served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=14"]))
     )
-    slow.start()
-    assert served.world.playbook("deploy").returncode == 0
+    with playing(served) as play:
+        served.wait_for("release_command")
+        slow.start()
+        served.wait_for("drain")
+        assert answers == [], "it had its answer before the switch, so this test shows nothing"
+        play.communicate(timeout=240)
+    assert play.returncode == 0
     slow.join()
     assert answers == ["slept"]
     assert served.who()["GREETING"] == "next"

@@ -13,6 +13,8 @@ from typing import Any
 from tests.integration.world import ROOT, VENV, Done, World, python_image
 
 TINY = ROOT / "tests/fixtures/tinyapp"
+# A release command that takes until it is told: `docker kill --signal=TERM slipway_tiny_release`.
+PATIENT = ["sh", "-c", "trap 'exit 0' TERM; sleep 300 & wait"]
 SECRET = "planted-tiny-4h2k8s0d"
 PLACE = "http://10.213.87.1:18000"
 
@@ -88,7 +90,7 @@ class Tiny:
         """The app's containers that run."""
         return self.world.root("docker ps --format '{{.Names}}' --filter label=slipway.app=tiny").split()
 
-    def wait_for(self, phase: str, seconds: float = 30) -> None:
+    def wait_for(self, phase: str, seconds: float = 120) -> None:
         """Wait until a deploy is in ``phase``."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -98,7 +100,7 @@ class Tiny:
             time.sleep(0.1)
         raise AssertionError(f"no deploy came to phase {phase}: {self.status()['deploy']}")
 
-    def wait_until_over(self, seconds: float = 60) -> dict[str, Any]:
+    def wait_until_over(self, seconds: float = 180) -> dict[str, Any]:
         """Wait until nothing is in hand; the last deploy."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
