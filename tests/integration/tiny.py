@@ -48,14 +48,13 @@ class Tiny:
         self.known = self.status()["spec_hash"]
 
     def serves_as_reset(self) -> bool:
-        """Whether what serves is the app as it was remembered, healthy, with nothing in hand or held back, and asked for."""
+        """Whether what serves is the app as it was remembered, healthy, with nothing in hand, and what is asked for."""
         now = self.status() if self.known else {}
         return (
             bool(now)
             and now["spec_hash"] == now["wish"] == self.known
             and now["health"] == "healthy"
             and bool(now["deploy"]["result"])
-            and not now["held"]
             and len(self.containers()) == 1
         )
 
