@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from slipway import cli
-from slipway.backup import refill, restore, restore_tables, swap
+from slipway.backup import manifest, refill, restore, restore_tables, restorectl, swap
 from slipway.backup.config import Config
 from slipway.backup.restore import Means, RestoreError, Wish
 from slipway.errors import InputError
 
 from .drilling import Ground, Make, ground, keys, rich, sql
-from .taking import where
+from .taking import HOST, where
 
 __all__ = ["ground", "keys", "rich"]
 
@@ -111,6 +111,46 @@ def test_what_cannot_be_restored_is_said_before_anything_is_done(
     ground.taker.take([rich])
     with pytest.raises(InputError, match=words):
         restore.plan(ground.config, replace(wish, database=wish.database or name), means)
+
+
+def test_after_a_server_was_set_up_anew_its_empty_backup_is_not_taken_for_the_latest(
+    ground: Ground, rich: str, means: Means
+) -> None:
+    _, name = where(rich)
+    older = ground.taker.take([rich], age=3600)
+    cluster = replace(older.contents.cluster, system_identifier="42")  # of the server that is gone
+    made = replace(older, contents=replace(older.contents, cluster=cluster))
+    ground.store.put(f"{HOST}/{older.backup_id}/manifest.json", manifest.write(made))
+    sql(rich, "DELETE FROM app.notes")
+    newest = ground.taker.take([rich])
+    with pytest.raises(RestoreError, match=f"--backup {older.backup_id} or --backup {newest.backup_id}"):
+        restore.plan(ground.config, Wish(name), means)
+    for each in (older, newest):
+        assert restore.plan(ground.config, Wish(name, each.backup_id), means).taken.backup_id == each.backup_id
+
+
+def test_over_a_live_database_the_backup_is_chosen_before_the_safety_backup_is_taken(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (ground.home / "config.json").write_text(json.dumps(asdict(ground.config)))
+    asked: list[object] = []
+
+    def start(unit: str, *, show: bool) -> int:
+        asked.append(unit)
+        result = {"backup_id": "the one", "database": "app_restored_1"}
+        (ground.home / restorectl.RESULT).write_text(json.dumps(result))
+        return 0
+
+    monkeypatch.setattr(restorectl.units, "check_idle", lambda _unit: None)
+    monkeypatch.setattr(restorectl.units, "ask", lambda _what, data: asked.append((data["backup"], data["plan"])))
+    monkeypatch.setattr(restorectl.units, "start", start)
+    monkeypatch.setattr(restorectl, "_exists", lambda _settings, _name: True)
+    monkeypatch.setattr(restorectl, "_take_place", lambda *_given, **_more: asked.append("swap") or {"database": "app"})
+    words = ["restore", "--database", "app", "--over", "app", "--json"]
+    assert cli.main([*words, "--config", str(ground.home / "config.json"), "--state", str(ground.home)]) == 0
+    assert json.loads(capsys.readouterr().out)["database"] == "app"
+    unit = restorectl.UNIT
+    assert asked == [("latest", True), unit, restorectl.BACKUP_UNIT, ("the one", False), unit, "swap"]
 
 
 def test_the_plan_tells_the_time_that_the_last_drill_measured(ground: Ground, rich: str, means: Means) -> None:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 _NAME_LONGEST = 63
+_LOOK_BACK = 30  # backups
 
 
 class RestoreError(SlipwayError):
@@ -127,8 +128,11 @@ def execute(conn: Connection[Any], statement: str) -> list[tuple[Any, ...]]:
 
 def plan(config: Config, wish: Wish, means: Means) -> Plan:
     """What will be done, checked against the store, the server and the disk. Changes nothing. Raises SlipwayError."""
-    found = _choose(find.backups(means.store, config.host), wish.backup, means.drills, config)
+    listed = find.backups(means.store, config.host)
+    found = _choose(listed, wish.backup, means.drills, config)
     taken, _digest = find.manifest(means.store, found, config.host)
+    if wish.backup == "latest":
+        _look_back(taken, listed, wish.database, config, means)
     before = taken.contents.database(wish.database)
     if before is None:
         names = ", ".join(each.name for each in taken.contents.databases)
@@ -178,6 +182,31 @@ def _choose(found: list[Found], which: str, drills: Sequence[Drill], config: Con
         what = {"latest": "any backup", "proved": "any backup that a drill proved"}.get(which, f"backup {which}")
         raise InputError(f"There is not {what} of {config.host} in {config.place}", "one", "run: slipway backup list")
     return fitting[0]
+
+
+def _look_back(taken: Manifest, listed: list[Found], database: str, config: Config, means: Means) -> None:
+    """Refuse to guess where the newest backup is one of this server's own, and fuller ones of another came before.
+
+    So it is after a server was lost and set up anew under its name: its first backups are those of an empty app.
+    """
+    ours, now = taken.contents.cluster.system_identifier, rows_of(taken, database)
+    for each in listed[1:_LOOK_BACK]:
+        try:
+            before, _digest = find.manifest(means.store, each, config.host)
+        except BackupError:
+            continue
+        if before.contents.cluster.system_identifier != ours and rows_of(before, database) > now:
+            raise RestoreError(
+                f"The newest backup, {taken.backup_id}, has {now} rows of {database}; {before.backup_id} is of another"
+                f" server, the one before this, and has {rows_of(before, database)}",
+                "to be told which one is meant", f"say --backup {before.backup_id} or --backup {taken.backup_id}",
+            )  # fmt: skip
+
+
+def rows_of(taken: Manifest, database: str) -> int:
+    """Rows of all tables of a database in a backup."""
+    found = taken.contents.database(database)
+    return sum(each.rows for each in found.tables) if found else 0
 
 
 def _check(

@@ -105,23 +105,45 @@ def _by_unit(arguments: argparse.Namespace) -> int:
     units.check_idle(UNIT)
     settings = config.load(arguments.config)
     asked = {"database": arguments.database, "backup": arguments.backup, "name": arguments.name,
-             "tables": arguments.table, "plan": arguments.plan}  # fmt: skip
-    there = bool(arguments.over) and _exists(settings, arguments.over)
-    if there and not arguments.plan and not arguments.no_safety_backup:
-        _say("First, a backup of what is there now:") if not arguments.json else None
-        if code := units.start(BACKUP_UNIT, show=not arguments.json):
-            raise SlipwayError(
-                f"The safety backup ended with code {code}; nothing was restored", "a backup of what is live",
-                "mend it, or say --no-safety-backup: the live database is kept beside the restored one in any case",
-            )  # fmt: skip
+             "tables": arguments.table, "plan": True}  # fmt: skip
     units.ask("restore", asked)
     code = units.start(UNIT, show=not arguments.json)
-    result = json.loads((arguments.state / RESULT).read_text(encoding="utf-8")) if code in (GOOD, DIFFERENT) else {}
-    if code == GOOD and arguments.over and not arguments.plan:
+    planned = _result(arguments) if code == GOOD else {}
+    if code or arguments.plan:
+        return _answer(arguments, code, planned)
+    there = bool(arguments.over) and _exists(settings, arguments.over)
+    if there and not arguments.no_safety_backup:
+        _safety(arguments)
+    # By its id from here on: the safety backup is now the newest, and it holds what is to be got rid of.
+    asked |= {"backup": planned["backup_id"], "plan": False}
+    units.ask("restore", asked)
+    code = units.start(UNIT, show=not arguments.json)
+    result = _result(arguments) if code in (GOOD, DIFFERENT) else {}
+    if code == GOOD and arguments.over:
         result |= _take_place(settings, arguments, result["database"], there=there)
+    return _answer(arguments, code, result)
+
+
+def _result(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the unit left for us."""
+    found: dict[str, Any] = json.loads((arguments.state / RESULT).read_text(encoding="utf-8"))
+    return found
+
+
+def _answer(arguments: argparse.Namespace, code: int, result: dict[str, Any]) -> int:
     if arguments.json and result:
         _say(json.dumps(result, indent=1))
     return code
+
+
+def _safety(arguments: argparse.Namespace) -> None:
+    if not arguments.json:
+        _say("First, a backup of what is there now:")
+    if code := units.start(BACKUP_UNIT, show=not arguments.json):
+        raise SlipwayError(
+            f"The safety backup ended with code {code}; nothing was restored", "a backup of what is live",
+            "mend it, or say --no-safety-backup: the live database is kept beside the restored one in any case",
+        )  # fmt: skip
 
 
 def _here(arguments: argparse.Namespace) -> int:

@@ -235,7 +235,7 @@ def _open(folder: Path, home: Path, drill_id: str, bootstrap: str, major: int) -
     own = "slipway_" + re.sub("[^a-z0-9]", "_", drill_id.lower())[-40:]
     env = {
         "PATH": f"{folder}:{os.environ.get('PATH', '/usr/bin:/bin')}", "PGOPTIONS": session_options(major),
-        "PGPASSFILE": "/nonexistent", "PGSERVICEFILE": "/nonexistent",
+        "PGSERVICEFILE": "/nonexistent",
     }  # fmt: skip
     server = Server(str(home / "s"), PORT, bootstrap)
     try:
