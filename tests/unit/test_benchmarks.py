@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import common, trips
+from benchmarks import backup, common, trips
 from benchmarks.common import Figure, Result, median, number
 
 ROOT = Path(__file__).parents[2]
@@ -100,3 +100,29 @@ def test_each_benchmark_starts_as_the_command_that_the_documents_name(name: str)
     )
     assert done.returncode == 0, done.stderr
     assert f"python -m benchmarks.{name}" in done.stdout
+
+
+def test_the_meter_of_backups_counts_what_a_command_and_its_children_used() -> None:
+    meter = backup.Meter(os.getpid())
+    script = "head -c 60000000 /dev/zero | sha256sum >/dev/null; sleep 0.5; echo '{\"held_ms\": 7}'"
+    cost = meter.run(["sh", "-c", script])
+    assert cost.told == {"held_ms": 7}
+    assert cost.wall > 0.5
+    assert 0 < cost.cpu < 10
+    assert 0 < cost.memory < 100
+    assert os.getpid() in backup.tree(os.getpid())
+    with pytest.raises(subprocess.CalledProcessError):
+        meter.run(["false"])
+
+
+def test_the_figures_of_backups_set_hashing_apart_and_miss_what_is_missed() -> None:
+    cost = backup.Cost
+    costs = {
+        "plain": cost(10, 10, 40), "gzip": cost(40, 40, 10), "hash": cost(5, 5, 20), "s3": cost(12, 17, 150),
+        "single": cost(10, 16, 80, {"held_ms": 9000}), "parallel": cost(9, 17, 201, {"held_ms": 8000}),
+    }  # fmt: skip
+    found = {each.name: each for each in backup.figures(costs)}
+    assert found["backup run without its hashing / plain tools: CPU"].value == pytest.approx(1.1)
+    assert found["backup run without its hashing / gzip: CPU"].met
+    assert not found["memory of all programs, several streams"].met
+    assert not found["several streams / one: wall time"].met

@@ -138,6 +138,18 @@ def test_pruning_shows_and_with_yes_removes(call: Call, shelf: Shelf) -> None:
     assert len(json.loads(call("list", "--json")[1])["backups"]) == 2
 
 
+def test_a_held_backup_is_kept_until_it_is_let_go(call: Call, shelf: Shelf) -> None:
+    names = [shelf.put(timedelta(days=each)) for each in range(1, 6)]
+    shelf.drill(names[0])
+    shelf.store.put(f"db1/holds/{names[4]}", b"before the move")
+    assert "held: before the move" in call("list")[1]
+    plan = json.loads(call("prune", "--json")[1])["plan"]
+    assert [each["id"] for each in plan["remove"]] == [names[2], names[3]]
+    assert call("release", names[4])[0] == 0
+    assert "is not held" in call("release", names[4])[2]
+    assert json.loads(call("prune", "--json")[1])["plan"]["remove"][-1]["id"] == names[4]
+
+
 def test_a_writer_that_may_more_than_write_is_found_out(fake: FakeS3, call: Call) -> None:
     tries = setupcheck.writer(s3_store(fake), "db1", "one")
     assert [each.good for each in tries] == [True, True, False, False, False, False, False]

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from slipway.backup import listing, runs, take
 from slipway.backup.config import Config
-from slipway.backup.stopping import Stop
+from slipway.backup.retry import Retry
+from slipway.backup.stopping import Interrupted, Stop
 from slipway.backup.store import DirectoryStore, Store
 
 from .fake_s3 import FakeS3, Fault
-from .faults import SLOW, around, await_file, config, database, fails, programs, store
+from .faults import SLOW, around, await_file, config, database, fails, meanwhile, programs, store
 from .test_store import s3_store
 from .test_there_and_back import keys
 
@@ -64,6 +65,19 @@ def test_faults_that_pass_are_no_failure(config: Config, around: take.Around, fa
     ]
     assert take.run(config, lambda: s3_store(fake), around).good
     assert len(listing.read(s3_store(fake), "db1").whole) == 1
+
+
+def test_a_signal_is_heard_while_the_bucket_is_waited_for(config: Config, around: take.Around, fake: FakeS3) -> None:
+    fake.faults = [Fault("UploadPart", "503 SlowDown", 99)]
+    store = s3_store(fake)
+    store.retry = Retry(attempts=50, base=60, cap=60, random=lambda: 1.0)
+
+    def interrupt() -> None:
+        time.sleep(2)
+        around.stop.because(Interrupted("The run was stopped by SIGTERM"))
+
+    with meanwhile(interrupt):
+        fails(config, lambda: store, around, "stopped by SIGTERM")
 
 
 def test_two_runs_at_once_and_a_stale_lock(config: Config, store: DirectoryStore, around: take.Around) -> None:

@@ -39,6 +39,8 @@ def add(commands: Any) -> None:
     )
     pruning.add_argument("--dry-run", action="store_true", help="only show it: the default")
     pruning.add_argument("--yes", action="store_true", help="remove it")
+    release = _verb(verbs, "release", "let go of a backup that --hold keeps (the pruner's key is needed)")
+    release.add_argument("id", help="its id")
     _verb(verbs, "verify-setup", "try that the writer's key can write, and can neither read, list nor destroy")
     alarm = _verb(verbs, "alarm", "tell that a unit ended badly without having told so itself (systemd calls it)")
     alarm.add_argument("--unit", required=True, help="the unit")
@@ -194,6 +196,16 @@ def _prune(settings: Config, arguments: argparse.Namespace) -> int:
     return FAILED if done is not None and done.kept else GOOD
 
 
+def _release(settings: Config, arguments: argparse.Namespace) -> int:
+    if not prune.release(config.store(settings, "pruner"), settings.host, arguments.id):
+        raise ConfigError(f"Backup {arguments.id} is not held", "one that 'slipway backup list' shows as held")
+    if arguments.json:
+        print(json.dumps({"released": arguments.id}))
+    else:
+        _say(f"{arguments.id} is held no longer: retention decides.")
+    return GOOD
+
+
 def _verify(settings: Config, arguments: argparse.Namespace) -> int:
     if settings.place.kind != "s3":
         _say("The store is a directory: there are no keys to verify.")
@@ -266,7 +278,7 @@ def line(found: dict[str, Any]) -> str:
 
 
 _VERBS = {
-    "run": _run, "list": _list, "show": _show, "check": _check, "prune": _prune, "verify-setup": _verify,
+    "run": _run, "list": _list, "show": _show, "check": _check, "prune": _prune, "verify-setup": _verify, "release": _release,
     "alarm": _alarm,
 }  # fmt: skip
 

@@ -94,3 +94,12 @@ def apply(store: Store, chosen: Prune, say: Callable[[str], None] = lambda _text
             done.removed.append(backup.id)
             say(f"removed {backup.id}")
     return done
+
+
+def release(store: Store, host: str, identifier: str) -> int:
+    """Let go of a held backup: from now on retention decides. How many versions of the hold went. Raises StoreError."""
+    held = f"{host}/holds/{identifier}"
+    gone = [entry for entry in store.versions(held) if entry.key == held]
+    for entry in gone:
+        store.delete(entry.key, entry.version)
+    return len(gone)

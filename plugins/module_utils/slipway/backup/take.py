@@ -20,6 +20,7 @@ from . import alarms, argv, catalog, dumping, manifest, metrics, runs, source
 from .config import MB, METRICS, RECIPIENTS, STATE, Config
 from .dumping import Means, Part
 from .manifest import Contents, Manifest
+from .s3 import S3Store
 from .stopping import Stop
 from .store import DirectoryStore, Store
 from .watching import GaveWayError
@@ -158,6 +159,8 @@ def _under_lock(
         complaints += _bury(config, around, dead)
         complaints += alarms.send(alarm, alarms.started("backup", config.host))
         store = opened()
+        if isinstance(store, S3Store):  # a bucket that is away is no reason to outlast a signal
+            store.retry = replace(store.retry, sleep=around.stop.sleep)
         complaints += _sweep(config, store, around)
         taken, blank = _patiently(config, store, around, blank, complaints)
     except Exception as error:
