@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from slipway.errors import InputError, SlipwayError, did_you_mean
 
-from lab import images, inventory, services, ui
+from lab import images, inventory, s3, services, ui
 from lab.driver import Driver, get_driver
 from lab.keys import ensure_age_keys, write_ssh_files
 from lab.model import DEFAULT_LAB, SERVICES_HOST, Host, HostSpec, Lab, LabError, parse_size
@@ -25,6 +25,7 @@ examples:
   bin/lab up web1                         a bare Debian VPS (2 GB, 2 cores), root open to the lab's key
   bin/lab up web1 db1:rung0 --memory 4g   two; db1 from the image with all packages of rung 0 in it
   bin/lab up web1 --acme                  and a services host: certificate authority, registry, scanners
+  bin/lab up web1 --s3                    and a real S3 server with a bucket for backups
   bin/lab ssh web1 -- uptime              over real SSH;  bin/lab exec web1 -- ... past sshd and firewall
   bin/lab cut web1 db1; bin/lab heal web1
   bin/lab down                            all of it (of this lab: --name, or $SLIPWAY_LAB)
@@ -55,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     up = command("up", _up, "make hosts that are missing, start those that are off")
-    up.add_argument("hosts", nargs="+", metavar="HOST[:IMAGE]", help="images: bare, rung0, services")
+    up.add_argument("hosts", nargs="+", metavar="HOST[:IMAGE]", help="images: bare, rung0, services, s3")
     up.add_argument("--memory", default="2g", help="RAM of each new host (default: %(default)s)")
     up.add_argument("--cores", type=int, default=2, help="cores of each new host (default: %(default)s)")
     up.add_argument("--disk", default="40g", help="disk size each new host reports (default: %(default)s)")
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         "--alias", action="append", default=[], metavar="NAME", help="a further name of the first host; may be repeated"
     )
     up.add_argument("--acme", action="store_true", help=f"also the services host '{SERVICES_HOST}'")
+    up.add_argument("--s3", action="store_true", help=f"also the S3 server '{s3.S3_HOST}'")
     down = command("down", _down, "remove hosts (all, and the network, where none is named)")
     down.add_argument("hosts", nargs="*", metavar="HOST")
     down.add_argument("--all", action="store_true", help="every lab of this checkout")
@@ -94,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     inv.add_argument("--group", action="append", default=[], metavar="GROUP=HOST,...", help="may be repeated")
     inv.add_argument("--user", default="root", help="the login user (default: %(default)s)")
     image = command("images", _images, "list the lab's images, or build them")
-    image.add_argument("images", nargs="*", metavar="IMAGE", help="to build: bare, rung0, services, python")
+    image.add_argument("images", nargs="*", metavar="IMAGE", help="to build: bare, rung0, services, s3, python")
     image.add_argument("--rebuild", action="store_true", help="build again even where there is one")
     return parser
 
@@ -151,13 +153,15 @@ def _up(args: Arguments) -> int:
     specs = [_spec(text, args, tuple(args.alias) if n == 0 else ()) for n, text in enumerate(args.hosts)]
     if args.acme and all(s.name != SERVICES_HOST for s in specs):
         specs.append(services.spec())
+    if args.s3 and all(s.name != s3.S3_HOST for s in specs):
+        specs.append(s3.spec())
     up(driver, lab, specs, say)
     _show(driver.hosts(lab), args)
     return 0
 
 
 def up(driver: Driver, lab: Lab, specs: Sequence[HostSpec], say: Callable[[str], None]) -> list[Host]:
-    """Make the hosts that are missing, start those that are off; the services host's services run at the end."""
+    """Make the hosts that are missing, start those that are off; the services of the lab's own hosts run at the end."""
     there = {h.name: h for h in driver.hosts(lab)}
 
     def one(spec: HostSpec) -> Host:
@@ -176,6 +180,7 @@ def up(driver: Driver, lab: Lab, specs: Sequence[HostSpec], say: Callable[[str],
         hosts = list(pool.map(one, specs))
     ensure_age_keys(lab)  # a lab of an older checkout has none yet
     services.refresh(driver, lab, say)
+    s3.refresh(driver, lab, say)
     return hosts
 
 
@@ -243,7 +248,9 @@ def _restart(args: Arguments) -> int:
 
 
 def _refresh(args: Arguments) -> int:
-    services.refresh(_driver(args), Lab(args.name), ui.Narrator(quiet=args.quiet))
+    driver, lab, say = _driver(args), Lab(args.name), ui.Narrator(quiet=args.quiet)
+    services.refresh(driver, lab, say)
+    s3.refresh(driver, lab, say)
     return 0
 
 

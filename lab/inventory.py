@@ -9,7 +9,7 @@ from typing import Any
 
 from slipway.errors import InputError
 
-from lab.model import SERVICES_HOST, Host, Lab, lab_root
+from lab.model import OWN_IMAGES, Host, Lab, lab_root
 from lab.services import ACME_DIRECTORY
 
 RUNG0_GROUPS = ("edge", "app", "db")
@@ -51,11 +51,11 @@ def lab_vars(lab: Lab, hosts: Iterable[Host]) -> dict[str, str]:
 def build(lab: Lab, hosts: Iterable[Host], groups: Mapping[str, list[str]], *, user: str = "root") -> dict[str, Any]:
     """The inventory as an Ansible inventory script prints it.
 
-    Without ``groups``, every host but the services host is in all groups of rung 0. The services host is left out:
-    it is part of the lab and not of the system under test.
+    Without ``groups``, every host but the lab's own is in all groups of rung 0. The services host and the S3 server are
+    left out: they are part of the lab and not of the system under test.
     """
     hosts = list(hosts)
-    ours = [h for h in hosts if h.name != SERVICES_HOST]
+    ours = [h for h in hosts if h.image not in OWN_IMAGES]
     chosen = dict(groups) or {g: [h.name for h in ours] for g in RUNG0_GROUPS}
     return {
         "_meta": {"hostvars": {h.name: host_vars(lab, h, user) for h in ours}},

@@ -14,6 +14,8 @@ REPO = Path(__file__).resolve().parent.parent
 DEFAULT_LAB = "lab"
 SERVICES_HOST = "acme"
 """The host that runs the ACME server and the registry; see :mod:`lab.services`."""
+OWN_IMAGES = ("services", "s3")
+"""Hosts of these images serve the others; they are no part of the system under test."""
 DOMAIN = "lab.test"
 """Names below it are the lab's own (.test is reserved for this by RFC 2606)."""
 

@@ -63,6 +63,9 @@ _CONTAINER = (  # no consoles, no kernel modules of its own
     "systemctl mask getty@tty1.service console-getty.service systemd-modules-load.service",
 )
 
+_CEPH = (  # started by lab/files/s3.sh alone, under units of its own
+    "systemctl mask ceph.target ceph-mon.target ceph-osd.target ceph-radosgw.target ceph-crash.service",
+)
 _QUIET = ("systemctl disable docker-registry.service",)  # started once it has its configuration
 
 
@@ -75,6 +78,7 @@ def recipes() -> dict[str, Recipe]:
             bare,
             Recipe(name="rung0", parent="bare", packages=package_list("rung0"), setup=_UNBORN),
             Recipe(name="services", parent="bare", packages=package_list("services"), setup=(*_QUIET, *_UNBORN)),
+            Recipe(name="s3", parent="bare", packages=package_list("s3"), setup=(*_CEPH, *_UNBORN)),
             Recipe(name="python", packages=package_list("python"), variant="minbase", host=False),
         )
     }

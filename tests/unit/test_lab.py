@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from slipway.errors import InputError, UnknownNameError
 
-from lab import cli, docker, images, inventory, keys, network, recipes, services
+from lab import cli, docker, images, inventory, keys, network, recipes, s3, services
 from lab.driver import get_driver
 from lab.model import REPO, Host, HostSpec, Lab, LabError, parse_size
 
@@ -296,6 +296,11 @@ def test_the_services_host_is_no_part_of_the_system() -> None:
     assert tree["all"]["vars"]["lab_acme_directory"] == services.ACME_DIRECTORY
 
 
+def test_the_s3_server_is_no_part_of_the_system_either() -> None:
+    store = Host(lab="x", name="s3", id="4", image="s3", state="running", ip="10.231.0.13")
+    assert list(inventory.build(Lab("x"), [WEB, store], {})["_meta"]["hostvars"]) == ["web1"]
+
+
 def test_groups_can_be_chosen() -> None:
     tree = inventory.build(Lab("x"), [WEB, DB], inventory.parse_groups(["app=web1", "db=db1"]))
     assert tree["app"] == {"hosts": ["web1"]}
@@ -367,3 +372,28 @@ def test_only_the_docker_driver_is_there() -> None:
     assert get_driver().name == "docker"
     with pytest.raises(LabError, match="no lab driver 'vmware'"):
         get_driver("vmware")
+
+
+# -- the S3 server
+
+
+def test_the_s3_certificate_is_good_for_a_proxy_on_this_machine() -> None:
+    host = Host(lab="x", name="s3", id="4", image="s3", state="running", ip="10.231.7.13", ip6="fd51:1ab:0:7::d")
+    assert s3.addresses(host) == ["10.231.7.13", "fd51:1ab:0:7::d", "10.231.7.1"]
+
+
+def test_a_lab_without_an_s3_server_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_LAB_DIR", str(tmp_path))
+    with pytest.raises(LabError, match=r"no S3 server(.|\n)*bin/lab up s3:s3 --name x"):
+        s3.access(Lab("x"))
+
+
+def test_what_clients_need_is_kept_for_their_owner_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_LAB_DIR", str(tmp_path))
+    (tmp_path / "x" / "s3").mkdir(parents=True)
+    held = {"endpoint": s3.ENDPOINT, "address": "https://10.231.7.13", "region": "lab", "bucket": "backups"}
+    path = tmp_path / "x" / "s3" / "access.json"
+    s3._keep(path, json.dumps({**held, "keys": {"writer": {"key_id": "k", "secret": "hidden"}}}).encode())
+    found = s3.access(Lab("x"))
+    assert (found.bucket, found.keys["writer"]["key_id"], path.stat().st_mode & 0o777) == ("backups", "k", 0o600)
+    assert "hidden" not in repr(found)
