@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A proxy in front of a real S3 server that misbehaves on command, and refuses what Backblaze B2 refuses.
 
-It speaks TLS with the server's own certificate and passes everything through as it is, the ``Host`` header too, so that
+It speaks TLS with the server's own certificate (or plain HTTP without one) and passes everything through as it is, the ``Host`` header too, so that
 signatures stay valid. What it does wrong is a list of :class:`Fault`; each is for one operation and runs out.
 
 With ``b2=True`` it adds what B2 does and Ceph's gateway does not (the rest is the same there or is done by policies):
@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 Kind = Literal["status", "reset", "swallow", "late_error", "delay", "truncate", "cut", "flip", "skew"]
@@ -108,26 +108,27 @@ class FaultProxy:
     """The proxy; a context manager. ``faults`` may be added to at any time, ``seen`` is what came by."""
 
     def __init__(
-        self,
-        upstream: str,
-        ca: Path,
-        certificate: Path,
-        private_key: Path,
-        *,
-        bind: str = "127.0.0.1",
-        b2: bool = False,
-    ) -> None:
+        self, upstream: str, ca: Path | None = None, certificate: Path | None = None, private_key: Path | None = None, *,
+        bind: str = "127.0.0.1", b2: bool = False,
+    ) -> None:  # fmt: skip
         split = urlsplit(upstream)
-        self.upstream = (split.hostname or "", split.port or 443)
-        self.client_context = ssl.create_default_context(cafile=str(ca))
+        self._upstream = (split.hostname or "", split.port or (443 if split.scheme == "https" else 80))
+        self._context = ssl.create_default_context(cafile=str(ca)) if split.scheme == "https" else None
         self.b2, self.faults, self.seen = b2, list[Fault](), list[Seen]()
         self._lock = threading.Lock()
         self._server = _Server((bind, 0), _Handler)
         self._server.proxy = self
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, private_key)
-        self._server.context = context
-        self.url = f"https://{bind}:{self._server.server_port}"
+        if certificate is not None:
+            self._server.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._server.context.load_cert_chain(certificate, private_key)
+        self.url = f"{'https' if certificate else 'http'}://{bind}:{self._server.server_port}"
+
+    def connect(self) -> http.client.HTTPConnection:
+        """A connection to the real server."""
+        host, port = self._upstream
+        if self._context is None:
+            return http.client.HTTPConnection(host, port, timeout=120)
+        return http.client.HTTPSConnection(host, port, timeout=120, context=self._context)
 
     def __enter__(self) -> FaultProxy:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -164,17 +165,17 @@ class FaultProxy:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     proxy: FaultProxy
-    context: ssl.SSLContext
+    context: ssl.SSLContext | None = None
 
-    def finish_request(self, request: socket.socket, client_address: object) -> None:
+    def finish_request(self, request: Any, client_address: Any) -> None:
         """The handshake belongs to the connection's own thread, or one silent client would hold up all others."""
         try:
-            wrapped = self.context.wrap_socket(request, server_side=True)
+            wrapped = self.context.wrap_socket(request, server_side=True) if self.context else request
         except (OSError, ssl.SSLError):
             return
-        super().finish_request(wrapped, client_address)  # type: ignore[arg-type]
+        super().finish_request(wrapped, client_address)
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is what this proxy is for."""
 
 
@@ -234,9 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             pass
 
     def _forward(self, operation: str, faults: dict[Kind, Fault]) -> int:
-        proxy = self.server.proxy
-        host, port = proxy.upstream
-        upstream = http.client.HTTPSConnection(host, port, timeout=120, context=proxy.client_context)
+        upstream = self.server.proxy.connect()
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():

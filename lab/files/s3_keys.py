@@ -27,7 +27,7 @@ _WRITE = ["PutObject", "DeleteObject", "PutObjectRetention", "AbortMultipartUplo
 ON_OBJECTS = {
     "writer": _WRITE,
     "reader": _READ,
-    "pruner": ["DeleteObject", "DeleteObjectVersion", "AbortMultipartUpload"],
+    "pruner": [*_READ, "DeleteObject", "DeleteObjectVersion", "AbortMultipartUpload"],
 }
 ON_BUCKET = {
     "reader": [*_LIST, "GetBucketVersioning", "GetBucketObjectLockConfiguration"],

@@ -86,7 +86,9 @@ BACKUP_SETTINGS: dict[str, Field] = {
                                     choices=("daily", "weekly")),
 }  # fmt: skip
 
-KEYS = ("vault_backup_writer", "vault_backup_reader", "vault_backup_pruner", "vault_backup_evidence")
+KEYS = (
+    "vault_backup_writer", "vault_backup_reader", "vault_backup_pruner", "vault_backup_evidence", "vault_backup_owner",
+)  # fmt: skip
 VAULT = (*KEYS, "vault_backup_identity", "vault_backup_alarms")
 _KEY = Field(
     "mapping",

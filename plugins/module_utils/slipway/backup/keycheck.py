@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether each storage key is what it should be, found out by trying; what the trying left is removed by the owner's key.
+
+``setupcheck`` does the writer's part on the server itself, with the writer's key alone. Here all keys are at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from . import setupcheck
+from .s3 import S3Store
+from .setupcheck import REFUSED, Tried
+from .store import AccessError, Entry, Lock, Sent, StoreError
+
+ALLOWED = "allowed"
+LOCKED_FOR = timedelta(seconds=60)
+"""Long enough to try to break it, short enough that the next run clears the few bytes away."""
+_FOLDER = "setup-check"
+
+
+@dataclass
+class Verdict:
+    """What came of it. ``stays``: probes that a lock still holds; ``notes``: what is as it is, and good to know."""
+
+    tries: list[tuple[str, Tried]] = field(default_factory=list)
+    stays: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def wrong(self) -> list[str]:
+        """Each right that is not as it should be, in words."""
+        return [
+            f"{purpose}: to {each.what} should be {each.expected}, and is {each.found}"
+            for purpose, each in self.tries
+            if not each.good
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        tries = [{"key": purpose, **each.__dict__, "good": each.good} for purpose, each in self.tries]
+        return {"good": not self.wrong, "tries": tries, "stays": self.stays, "notes": self.notes}
+
+
+def verify(
+    owner: S3Store, keys: Mapping[str, S3Store], host: str, name: str, *, mode: str = "", now: datetime | None = None
+) -> Verdict:
+    """Try the ``keys`` by purpose (writer first; any may be missing) below ``<host>/``.
+
+    ``mode``: also that a lock of that mode can be set and then broken by none of them. Raises StoreError when the store
+    is away; whatever a key may or may not do is in the verdict. The probes are removed at the end, also after an error.
+    """
+    verdict = Verdict()
+    lock = Lock("COMPLIANCE" if mode == "COMPLIANCE" else "GOVERNANCE", (now or datetime.now(UTC)) + LOCKED_FOR) if mode else None  # fmt: skip
+    try:
+        probe = owner.put(f"{host}/{_FOLDER}/{name}.owner", b"slipway: a probe\n")
+        for purpose, tries in (("writer", _writer), ("reader", _reader), ("evidence", _evidence), ("pruner", _pruner)):
+            if purpose in keys:
+                verdict.tries += [(purpose, each) for each in tries(keys[purpose], host, name, probe, verdict)]
+            else:
+                verdict.notes.append(f"the {purpose}'s key was not given, so it was not tried")
+        if lock is not None:
+            verdict.tries += _locked(owner, keys, f"{host}/{_FOLDER}/{name}.locked", lock)
+    finally:
+        verdict.stays = sweep(owner, host)
+    return verdict
+
+
+def _writer(store: S3Store, host: str, name: str, probe: Sent, verdict: Verdict) -> list[Tried]:
+    tries = setupcheck.writer(store, host, name)
+    tries.append(_try("destroy what another wrote", REFUSED, lambda: store.delete(probe.key, probe.version or "null")))
+    hides = _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=probe.key))
+    if hides.good or hides.found == ALLOWED:
+        verdict.notes.append(
+            "the writer's key can hide names, which destroys nothing: listings go by versions" if not hides.good
+            else "the writer's key cannot even hide names"
+        )  # fmt: skip
+    return tries
+
+
+def _reader(store: S3Store, host: str, name: str, probe: Sent, _verdict: Verdict) -> list[Tried]:
+    return [
+        _try("read an object", ALLOWED, lambda: list(store.read(probe.key, version=probe.version))),
+        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{host}/")), None)),
+        *_no_writing(store, f"{host}/{_FOLDER}/{name}.reader"),
+        _try("destroy", REFUSED, lambda: store.delete(probe.key, probe.version or "null")),
+        _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=probe.key)),
+    ]
+
+
+def _evidence(store: S3Store, host: str, name: str, probe: Sent, _verdict: Verdict) -> list[Tried]:
+    return [
+        _try("write below evidence/", ALLOWED, lambda: store.put(f"{host}/evidence/{_FOLDER}-{name}", b"a probe\n")),
+        _try("write elsewhere", REFUSED, lambda: store.put(f"{host}/{_FOLDER}/{name}.evidence", b"a probe\n")),
+        _try("destroy", REFUSED, lambda: store.delete(probe.key, probe.version or "null")),
+    ]
+
+
+def _pruner(store: S3Store, host: str, name: str, probe: Sent, _verdict: Verdict) -> list[Tried]:
+    """Last of all: it destroys the probe."""
+    return [
+        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{host}/")), None)),
+        _try("read an object", ALLOWED, lambda: list(store.read(probe.key, version=probe.version))),
+        *_no_writing(store, f"{host}/{_FOLDER}/{name}.pruner"),
+        _try("destroy a version", ALLOWED, lambda: store.delete(probe.key, probe.version or "null")),
+    ]
+
+
+def _no_writing(store: S3Store, key: str) -> list[Tried]:
+    def upload() -> None:
+        with store.upload(key):
+            pass
+
+    return [
+        _try("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
+        _try("begin an upload in parts", REFUSED, upload),
+    ]
+
+
+def _locked(owner: S3Store, keys: Mapping[str, S3Store], key: str, lock: Lock) -> list[tuple[str, Tried]]:
+    sent: list[Sent] = []
+    store = keys.get("writer", owner)
+    tries = [
+        ("writer", _try("lock what it writes", ALLOWED, lambda: sent.append(store.put(key, b"a probe\n", lock=lock))))
+    ]
+    if not sent or not sent[0].version:
+        return tries
+    shorter = {"Mode": lock.mode, "RetainUntilDate": lock.until - LOCKED_FOR / 2}
+    about = {"Key": key, "VersionId": sent[0].version}
+    for purpose in ("writer", "reader", "pruner", "evidence"):
+        if purpose not in keys:
+            continue
+        one = keys[purpose]
+        attempts: dict[str, Callable[[], object]] = {
+            "destroy what is locked": lambda one=one: one.call("delete_object", "a locked probe", **about),  # type: ignore[misc]
+            "destroy what is locked, with the special right": lambda one=one: one.call(  # type: ignore[misc]
+                "delete_object", "a locked probe", **about, BypassGovernanceRetention=True
+            ),
+            "shorten a lock": lambda one=one: one.call(  # type: ignore[misc]
+                "put_object_retention", "a locked probe", **about, Retention=shorter, BypassGovernanceRetention=True
+            ),
+        }
+        tries += [(purpose, _try(what, REFUSED, attempt)) for what, attempt in attempts.items()]
+    return tries
+
+
+def revoked(store: S3Store, host: str, name: str) -> list[Tried]:
+    """Try that an old key opens nothing any more: neither to list, nor to read, nor to write."""
+    key = f"{host}/{_FOLDER}/{name}.old"
+    return [
+        _try("list versions", REFUSED, lambda: next(iter(store.versions(f"{host}/")), None)),
+        _try("read an object", REFUSED, lambda: store.head(key)),
+        _try("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
+    ]
+
+
+def sweep(owner: S3Store, host: str) -> list[str]:
+    """Remove probes, of this and of earlier runs; the keys of those that a lock still holds. Raises StoreError."""
+    kept: list[str] = []
+    places: list[Entry] = [*owner.versions(f"{host}/{_FOLDER}/"), *owner.versions(f"{host}/evidence/{_FOLDER}-")]
+    for entry in sorted(places, key=lambda each: each.hidden):  # markers last: they hide what is locked until then
+        try:
+            owner.delete(entry.key, entry.version or "null")
+        except AccessError:
+            kept.append(entry.key)
+    return sorted(set(kept))
+
+
+def _try(what: str, expected: str, attempt: Callable[[], object]) -> Tried:
+    try:
+        attempt()
+    except AccessError:
+        return Tried(what, expected, REFUSED)
+    except StoreError as error:
+        return Tried(what, expected, str(error))
+    return Tried(what, expected, ALLOWED)
