@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from slipway import cli
-from slipway.backup import alarms, config, drillctl, drillwatch, metrics, units
-from slipway.backup.codec import FormatError
+from slipway.backup import alarms, config, drillctl, drillwatch, metrics, unit
 from slipway.backup.config import Config, Place
 from slipway.backup.evidence import Drill, Tried
 from slipway.backup.verdict import Check, Recovery, Steps
@@ -72,7 +70,8 @@ def command(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (ground.home / "assertions.json").write_text('[{"query": "SELECT 1", "value": 1}]')
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     monkeypatch.setattr(config, "METRICS", ground.home / "metrics")
-    monkeypatch.setattr(units.asked, "__defaults__", (ground.home / "requests",))
+    monkeypatch.setattr(unit.asked, "__defaults__", (ground.home / "requests",))
+    monkeypatch.setenv("INVOCATION_ID", "1")
     monkeypatch.setattr("slipway.backup.proofs.Proofs.__init__.__defaults__", (ground.home / "journal.jsonl", None))
     file = ground.home / "config.json"
     file.write_text(json.dumps(asdict(replace(ground.config, alarms=True))))
@@ -83,7 +82,7 @@ def test_the_command_runs_shows_lists_notes_and_verifies(
     ground: Ground, rich: str, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = ground.taker.take([rich])
-    units.ask("drill", {"by": "ann", "backup": ""}, ground.home / "requests")
+    unit.ask("drill", {"by": "ann", "backup": ""}, ground.home / "requests")
     assert cli.main(["drill", "run", "--here", *command]) == 0
     said = capsys.readouterr().out
     assert f"{taken.backup_id}: proved" in said
@@ -91,7 +90,6 @@ def test_the_command_runs_shows_lists_notes_and_verifies(
     text = (ground.home / "metrics/drill.prom").read_text()
     assert "slipway_drill_last_run_good 1" in text
     assert 'slipway_drill_verdict{verdict="proved"} 1' in text
-    assert list((ground.home / "requests").iterdir()) == []
     assert cli.main(["drill", "list", "--json", *command]) == 0
     (listed,) = json.loads(capsys.readouterr().out)["drills"]
     assert listed["started_by"] == "ann"
@@ -164,17 +162,6 @@ def test_metrics_keep_the_newest_proof_when_later_drills_failed() -> None:
     assert 'slipway_drill_verdict{verdict="failed"} 1' in text
     assert "slipway_drill_rto_seconds 60" in text
     assert "slipway_drill_rto_target_seconds 14400" in metrics.render(drillwatch.metrics(SETTINGS, []))
-
-
-def test_a_request_is_read_once_and_only_if_it_is_one(tmp_path: Path) -> None:
-    assert units.asked("drill", tmp_path) == {}
-    units.ask("drill", {"by": "ann"}, tmp_path)
-    assert os.stat(tmp_path / "drill.json").st_mode & 0o777 == 0o644
-    assert units.asked("drill", tmp_path) == {"by": "ann"}
-    assert units.asked("drill", tmp_path) == {}
-    (tmp_path / "drill.json").write_text("[]")
-    with pytest.raises(FormatError, match="is no request"):
-        units.asked("drill", tmp_path)
 
 
 def test_assertions_are_those_beside_the_settings(tmp_path: Path) -> None:

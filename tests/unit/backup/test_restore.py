@@ -135,15 +135,15 @@ def test_over_a_live_database_the_backup_is_chosen_before_the_safety_backup_is_t
     (ground.home / "config.json").write_text(json.dumps(asdict(ground.config)))
     asked: list[object] = []
 
-    def start(unit: str, *, show: bool) -> int:
+    def start(unit: str, _say: object) -> int:
         asked.append(unit)
         result = {"backup_id": "the one", "database": "app_restored_1"}
         (ground.home / restorectl.RESULT).write_text(json.dumps(result))
         return 0
 
-    monkeypatch.setattr(restorectl.units, "check_idle", lambda _unit: None)
-    monkeypatch.setattr(restorectl.units, "ask", lambda _what, data: asked.append((data["backup"], data["plan"])))
-    monkeypatch.setattr(restorectl.units, "start", start)
+    monkeypatch.setattr(restorectl.unit, "active", lambda _unit: False)
+    monkeypatch.setattr(restorectl.unit, "ask", lambda _what, data: asked.append((data["backup"], data["plan"])))
+    monkeypatch.setattr(restorectl.unit, "follow", start)
     monkeypatch.setattr(restorectl, "_exists", lambda _settings, _name: True)
     monkeypatch.setattr(restorectl, "_take_place", lambda *_given, **_more: asked.append("swap") or {"database": "app"})
     words = ["restore", "--database", "app", "--over", "app", "--json"]

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import SlipwayError
-from . import alarms, assertions, config, drill, drillwatch, metrics, units
+from . import alarms, assertions, config, drill, drillwatch, metrics, unit
 from .attempt import Means
 from .codec import to_plain
 from .config import Config
@@ -61,7 +61,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         return verbs[arguments.verb](arguments)
     except SlipwayError as error:
-        busy = isinstance(error, (drill.BusyError, units.BusyError))
+        busy = isinstance(error, drill.BusyError)
         if arguments.json:
             print(json.dumps({"result": "busy" if busy else "error", **error.to_dict(), "reason": str(error)}))
         print(f"slipway: {error}", file=sys.stderr)
@@ -72,13 +72,22 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
+def _quiet(_text: bytes) -> None:
+    """Show nothing of the unit's journal."""
+
+
+def _check_idle() -> None:
+    if unit.active(UNIT):
+        raise drill.BusyError("A drill is at work already", "one at a time", f"follow it: journalctl -fu {UNIT}")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     who = arguments.by or os.environ.get("SUDO_USER", "") or ("root" if os.geteuid() == 0 else "")
     if arguments.here:
         return _run_here(arguments)
-    units.check_idle(UNIT)
-    units.ask("drill", {"by": who, "backup": arguments.backup})
-    code = units.start(UNIT, show=not arguments.json)
+    _check_idle()
+    unit.ask("drill", {"by": who, "backup": arguments.backup})
+    code = unit.follow(UNIT, _quiet if arguments.json else None)
     if arguments.json and code != FAILED:
         _show(argparse.Namespace(**{**vars(arguments), "id": ""}))
     return code
@@ -91,7 +100,7 @@ def _run_here(arguments: argparse.Namespace) -> int:
         raise SlipwayError(
             f"{state} belongs to the unit's own user, and this is root", "the unit", "run it without --here"
         )
-    asked = units.asked("drill")
+    asked = unit.asked("drill")
     # systemd tells a unit's processes so; without a request it was the timer.
     started_by = arguments.by or str(asked.get("by") or ("timer" if "INVOCATION_ID" in os.environ else "a person"))
     only = arguments.backup or str(asked.get("backup") or "")

@@ -25,7 +25,7 @@ from .. import journal, lock
 from ..errors import InputError, SlipwayError
 from ..postgres import pooler
 from ..postgres import server as pgserver
-from . import config, restore, restore_tables, source, swap, units
+from . import config, restore, restore_tables, source, swap, unit
 from .argv import Server
 from .codec import to_plain
 from .config import Config
@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
             return _undo(arguments)
         return _here(arguments) if arguments.here else _by_unit(arguments)
     except SlipwayError as error:
-        busy = isinstance(error, (BusyError, units.BusyError))
+        busy = isinstance(error, BusyError)
         if arguments.json:
             print(json.dumps({"result": "busy" if busy else "error", **error.to_dict(), "reason": str(error)}))
         print(f"slipway: {error}", file=sys.stderr)
@@ -83,6 +83,15 @@ def main(arguments: argparse.Namespace) -> int:
 
 def _say(text: str) -> None:
     print(text, flush=True)
+
+
+def _quiet(_text: bytes) -> None:
+    """Show nothing of the unit's journal."""
+
+
+def _check_idle() -> None:
+    if unit.active(UNIT):
+        raise BusyError("A restore is at work already", "one at a time", f"follow it: journalctl -fu {UNIT}")
 
 
 def check(asked: argparse.Namespace) -> None:
@@ -102,12 +111,12 @@ def check(asked: argparse.Namespace) -> None:
 
 def _by_unit(arguments: argparse.Namespace) -> int:
     check(arguments)
-    units.check_idle(UNIT)
+    _check_idle()
     settings = config.load(arguments.config)
     asked = {"database": arguments.database, "backup": arguments.backup, "name": arguments.name,
              "tables": arguments.table, "plan": True}  # fmt: skip
-    units.ask("restore", asked)
-    code = units.start(UNIT, show=not arguments.json)
+    unit.ask("restore", asked)
+    code = unit.follow(UNIT, _quiet if arguments.json else None)
     planned = _result(arguments) if code == GOOD else {}
     if code or arguments.plan:
         return _answer(arguments, code, planned)
@@ -116,8 +125,8 @@ def _by_unit(arguments: argparse.Namespace) -> int:
         _safety(arguments)
     # By its id from here on: the safety backup is now the newest, and it holds what is to be got rid of.
     asked |= {"backup": planned["backup_id"], "plan": False}
-    units.ask("restore", asked)
-    code = units.start(UNIT, show=not arguments.json)
+    unit.ask("restore", asked)
+    code = unit.follow(UNIT, _quiet if arguments.json else None)
     result = _result(arguments) if code in (GOOD, DIFFERENT) else {}
     if code == GOOD and arguments.over:
         result |= _take_place(settings, arguments, result["database"], there=there)
@@ -139,7 +148,7 @@ def _answer(arguments: argparse.Namespace, code: int, result: dict[str, Any]) ->
 def _safety(arguments: argparse.Namespace) -> None:
     if not arguments.json:
         _say("First, a backup of what is there now:")
-    if code := units.start(BACKUP_UNIT, show=not arguments.json):
+    if code := unit.follow(BACKUP_UNIT, _quiet if arguments.json else None):
         raise SlipwayError(
             f"The safety backup ended with code {code}; nothing was restored", "a backup of what is live",
             "mend it, or say --no-safety-backup: the live database is kept beside the restored one in any case",
@@ -147,7 +156,7 @@ def _safety(arguments: argparse.Namespace) -> None:
 
 
 def _here(arguments: argparse.Namespace) -> int:
-    asked = units.asked("restore")
+    asked = unit.asked("restore")
     if asked:
         arguments.database, arguments.backup = str(asked["database"]), str(asked["backup"])
         arguments.name, arguments.table = str(asked["name"]), [str(each) for each in asked["tables"]]
