@@ -11,7 +11,6 @@ from pathlib import Path
 
 from .config import Config
 from .runs import Run
-from .verdict import TIERS
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ def backup(config: Config, runs: Sequence[Run]) -> list[Metric]:
     """
     found = [
         plain("slipway_backup_interval_seconds", "Between two backups, as set.", config.interval_s),
-        plain("slipway_backup_rpo_target_seconds", "Data at risk at most, by the recovery tier.", TIERS[config.tier].rpo_s),
+        plain("slipway_backup_rpo_target_seconds", "Data at risk at most, by the recovery tier.", config.targets().rpo_s),
     ]  # fmt: skip
     if runs:
         last = runs[-1]

@@ -12,7 +12,7 @@ from typing import Any
 from .config import Config
 from .listing import Listed, Listing
 from .runs import Run
-from .verdict import TIERS, span
+from .verdict import span
 
 _BARS = "▁▂▃▄▅▆▇█"
 SHRUNK = 0.5  # of the median of those before it: less is a warning
@@ -151,7 +151,7 @@ def judge(config: Config, rows: Sequence[Row], runs: Sequence[Run], now: datetim
     the tier's recovery point where the dumps alone have to hold it.
     """
     limit = config.interval_s + config.longest_s
-    target = TIERS[config.tier].rpo_s
+    target = config.targets().rpo_s
     if target > config.interval_s:
         limit = min(limit, target)
     whole = [row for row in rows if not row.problem]
