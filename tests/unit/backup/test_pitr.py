@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from slipway.backup import pitr
+from slipway.backup.codec import FormatError
 from slipway.errors import InputError
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -210,6 +211,16 @@ def test_info_is_read_for_the_cluster_that_runs_now() -> None:
         408,
     )
     assert backup.stopped == datetime.fromtimestamp(1795268395, UTC)
+
+
+def test_an_error_of_several_lines_within_info_is_read() -> None:
+    text = json.dumps([{"name": "main", "repo": [{"status": {"code": 99, "message": "A|B"}}]}]).replace("|", "\n")
+    assert pitr.parse_info(text, "main").message == "A\nB"
+
+
+def test_info_that_is_cut_off_is_an_error() -> None:
+    with pytest.raises(FormatError, match="not whole JSON"):
+        pitr.parse_info(json.dumps(INFO)[:-20], "main")
 
 
 def test_a_repository_without_the_stanza_is_no_error() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway.backup import metrics, pitr, pitr_conf, pitr_drill, pitr_restore, pitr_run, pitr_scratch, pitr_watch
+from slipway.backup import metrics, pitr, pitr_conf, pitr_drill, pitr_run, pitr_scratch, pitr_watch
 from slipway.backup.codec import FormatError
 from slipway.backup.config import ConfigError
 from slipway.backup.pitr_conf import Repository, Settings
@@ -129,6 +129,7 @@ CRYPTO = """2026-11-21 13:40:38.627 P00  ERROR: [095]: unable to load info file 
     ("text", "words"),
     [
         (CRYPTO, "vault_pitr_passphrase"),
+        ('ERROR: FormatError: key/value found outside of section at line 1: "\x00\ufffd\x8a', "vault_pitr_passphrase"),
         (
             "P00  ERROR: [050]: unable to acquire lock on file '/x.lock': Resource temporarily unavailable",
             "Another run",
@@ -145,7 +146,8 @@ CRYPTO = """2026-11-21 13:40:38.627 P00  ERROR: [095]: unable to load info file 
 def test_an_error_of_pgbackrest_is_told_with_its_meaning(text: str, words: str) -> None:
     error = pitr_run.meaning(text, "pgBackRest ended with code 1")
     assert words in str(error)
-    assert "\n" not in str(error)
+    assert str(error).isprintable()
+    assert str(error).isascii()
     assert isinstance(error, pitr.BusyError) == ("[050]" in text)
 
 
@@ -285,13 +287,15 @@ def test_rpo_is_the_time_until_a_change_has_left_the_server() -> None:
     assert "standby" in pitr_drill.recovery("enterprise", steps, timedelta(0), 60, 1).misses[0]
 
 
+BASE = pitr.Base("B", "full", NOW, NOW, "1" * 24, "1" * 24, 1, 1)
+
 # -- the copy and the restore --------------------------------------------------------------------------------------------
 
 
 def test_a_copy_cannot_reach_the_live_archive_and_opens_for_writing_at_the_second() -> None:
-    text = pitr_scratch.configuration(
-        settings(), Path("/x/home"), NOW, 2, {"max_prepared_xacts": 10, "max_locks_per_xact": 64}
-    )
+    goal = pitr.Goal(NOW, BASE, 2)
+    control = {"max_prepared_xacts": 10, "max_locks_per_xact": 64}
+    text = pitr_scratch.configuration(settings(), Path("/x/home"), goal, control)
     assert "archive_mode = 'off'" in text
     assert "listen_addresses = ''" in text
     assert "recovery_target_time = '2026-03-01 12:00:00+00'" in text
@@ -302,16 +306,32 @@ def test_a_copy_cannot_reach_the_live_archive_and_opens_for_writing_at_the_secon
 
 
 def test_pgbackrest_is_told_the_backup_the_second_and_the_timeline() -> None:
-    base = pitr.Base("B", "full", NOW, NOW, "1" * 24, "1" * 24, 1, 1)
-    aside = pitr_scratch.restore_words(Path("/x"), base, NOW, 3)
-    assert "--archive-mode=off" in aside
-    assert "--pg1-path=/x/data" in aside
-    words = pitr_restore.in_place_words(pitr.Goal(NOW, base, 3))
+    words = pitr_scratch.goal_words(pitr.Goal(NOW, BASE, 3))
     assert words == [
-        "--set=B", "--type=time", "--target=2026-03-01 12:00:00+00", "--target-timeline=3", "--target-action=promote",
+        "--set=B", "--type=time", "--target=2026-03-01 12:00:00+00", "--target-action=promote", "--target-timeline=3",
         "--log-level-console=warn", "restore",
     ]  # fmt: skip
-    assert set(words) <= set(aside)
+    aside = pitr_scratch.restore_words(Path("/x"), pitr.Goal(NOW, BASE, 3))
+    assert set(words) < set(aside)
+    assert {"--archive-mode=off", "--pg1-path=/x/data"} <= set(aside)
+
+
+def test_all_there_is_has_no_second_to_stop_at() -> None:
+    goal = pitr.Goal(NOW, BASE, 3, latest=True)
+    assert "--type=default" in pitr_scratch.goal_words(goal)
+    assert not [word for word in pitr_scratch.goal_words(goal) if word.startswith("--target=")]
+    assert "recovery_target_time =" not in pitr_scratch.configuration(settings(), Path("/x"), goal, {})
+
+
+def test_wal_that_ends_too_early_is_told_with_its_last_transaction() -> None:
+    log = (
+        "LOG: last completed transaction was at log time 2026-03-01 11:58:02.5+00\n"
+        "FATAL: recovery ended before configured recovery target was reached"
+    )
+    found = pitr_scratch.ended_before(log, NOW)
+    assert "2026-03-01 11:58:02.5 UTC" in str(found)
+    assert "--to-time latest" in str(found)
+    assert pitr_scratch.ended_before("LOG: all is well", NOW) is None
 
 
 def test_parts_of_a_second_are_kept() -> None:

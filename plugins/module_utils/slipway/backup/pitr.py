@@ -7,14 +7,15 @@ restore to a second forks a new timeline off; the old one stays in the repositor
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..errors import InputError, SlipwayError
-from .codec import FormatError, parse_json
+from .codec import FormatError
 
 _SEGMENT = re.compile(r"^([0-9A-F]{24})-[0-9a-f]{40}(?:\.\w+)?$")
 _HISTORY = re.compile(r"^([0-9A-F]{8})\.history$")
@@ -112,16 +113,23 @@ class Window:
 
 @dataclass(frozen=True)
 class Goal:
-    """Where to go: the second, the base backup to start from, the timeline to follow."""
+    """Where to go: the second, the base backup to start from, the timeline to follow.
+
+    ``latest``: to the last transaction in the repository, whenever that was; ``target`` is then when it arrived at most.
+    """
 
     target: datetime
     base: Base
     timeline: int
+    latest: bool = False
+
+    def __str__(self) -> str:
+        return "the end of the WAL in the repository" if self.latest else shown(self.target)
 
 
 def parse_info(text: str | bytes, stanza: str) -> Info:
     """``pgbackrest --output=json info``. Raises FormatError."""
-    found = [each for each in parse_json(text, "pgBackRest's info") if each.get("name") == stanza]
+    found = [each for each in _json(text, "pgBackRest's info") if each.get("name") == stanza]
     if not found:
         return Info(1, "there is no such stanza in the repository")
     one = found[0]
@@ -138,6 +146,14 @@ def parse_info(text: str | bytes, stanza: str) -> Info:
     )  # fmt: skip
 
 
+def _json(text: str | bytes, what: str) -> Any:
+    """pgBackRest puts the lines of an error unescaped into a string: not JSON to the letter. Raises FormatError."""
+    try:
+        return json.loads(text, strict=False)
+    except ValueError as error:
+        raise FormatError(f"{what} is not whole JSON ({error})", "what pgBackRest 2.55 writes") from error
+
+
 def _base(one: Mapping[str, Any]) -> Base:
     info = one["info"]
     return Base(
@@ -150,7 +166,7 @@ def _base(one: Mapping[str, Any]) -> Base:
 def parse_archive(text: str | bytes, archive_id: str) -> Archive:
     """``pgbackrest --output=json --recurse repo-ls archive/<stanza>``: the part of one cluster. Raises FormatError."""
     segments, histories = {}, []
-    for path, each in parse_json(text, "pgBackRest's list of WAL").items():
+    for path, each in _json(text, "pgBackRest's list of WAL").items():
         folder, _, rest = path.partition("/")
         if folder != archive_id or each.get("type") != "file":
             continue
@@ -193,14 +209,13 @@ def windows(
     """What can be reached along ``path`` (see :func:`parse_history`), oldest first; windows do not overlap."""
     ends = dict(path)
     found: list[Window] = []
-    covered = -1
+    covered, unreached = -1, ""
     for base in sorted(backups, key=lambda each: each.stopped):
         if base.timeline not in ends or not base.first or number(base.first, segment_mb) > ends[base.timeline]:
             continue
         place = number(base.first, segment_mb)
         if found and place <= covered:
-            last = found[-1]
-            found[-1] = Window(last.timeline, last.start, last.end, (*last.backups, base), last.missing)
+            found[-1] = replace(found[-1], backups=(*found[-1].backups, base))
             continue
         reached: Segment | None = None
         while (segment := archive.segments.get(segment_name(_owner(path, place), place, segment_mb))) is not None:
@@ -208,9 +223,11 @@ def windows(
         if reached is None or number(reached.name, segment_mb) < number(base.last, segment_mb):
             continue  # not even the WAL that makes the backup itself consistent
         covered = place - 1
-        missing = (
-            segment_name(_owner(path, place), place, segment_mb) if _torn(archive, path, place, now, segment_mb) else ""
-        )
+        after = segment_name(_owner(path, place), place, segment_mb)
+        missing = after if _torn(archive, path, place, now, segment_mb) else ""
+        if found:  # what lies between two windows will not come any more
+            found[-1] = replace(found[-1], missing=found[-1].missing or unreached)
+        unreached = after
         found.append(Window(path[-1][0], base.stopped, max(base.stopped, reached.at), (base,), missing))
     return found
 

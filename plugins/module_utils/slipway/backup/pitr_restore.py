@@ -44,12 +44,12 @@ class Restored:
     copy_ms: int = 0
 
 
-def reach(settings: Settings, target: datetime, timeline: int = 0, say: Say = print) -> pitr.Goal:
-    """How to get to ``target``. Where this cluster runs, WAL up to now is brought into the repository first.
+def reach(settings: Settings, target: datetime | None, timeline: int = 0, say: Say = print) -> pitr.Goal:
+    """How to get to ``target`` (None: as far as the WAL goes). Where this cluster runs, WAL up to now is brought into the repository first.
 
     Raises RangeError with the range that is possible.
     """
-    if target > datetime.now(UTC):
+    if target is not None and target > datetime.now(UTC):
         found = pitr_run.look(settings, datetime.now(UTC), timeline)
         pitr.choose(found.windows, target, datetime.now(UTC))
     try:
@@ -195,22 +195,24 @@ def whole_server(settings: Settings, goal: pitr.Goal, say: Say) -> Restored:
         aside = settings.data.with_name(f"{settings.data.name}.before-{stamp}")
         say(f"stopping {settings.unit}")
         run(["systemctl", "stop", settings.unit], timeout=600)
-        settings.data.rename(aside)
-        started = time.monotonic()
+        started, moved = time.monotonic(), False
         try:
+            # mv, which copies where a rename is not possible; a folder that is a mount of its own can do neither.
+            run(["mv", "--no-target-directory", str(settings.data), str(aside)], timeout=None)
+            moved = True
             settings.data.mkdir(mode=0o700)
             shutil.chown(settings.data, pitr_run.USER, pitr_run.USER)
             say(f"fetching {goal.base.label} ({goal.base.bytes // 1024**2} MB)")
-            pitr_run.call(settings, *in_place_words(goal), timeout=_START_SECONDS)
+            pitr_run.call(settings, *pitr_scratch.goal_words(goal), timeout=_START_SECONDS)
             fetched = time.monotonic()
-            say(f"replaying WAL up to {pitr.shown(goal.target)}")
-            _open(settings)
+            say(f"replaying WAL up to {goal}")
+            _open(settings, goal)
         except BaseException as error:
-            _put_back(settings, aside)
+            _put_back(settings, aside if moved else None)
             if not isinstance(error, SlipwayError):
                 raise
             raise pitr.PitrError(
-                f"The server could not be put back to {pitr.shown(goal.target)}: {error.found}", error.expected or "a restore without an error",
+                f"The server could not be put back to {goal}: {error.found}", error.expected or "a restore without an error",
                 f"{error.remedy or 'look at what it says'}. The data from before is in its place again and runs",
             ) from error  # fmt: skip
         opened = time.monotonic()
@@ -225,14 +227,6 @@ def whole_server(settings: Settings, goal: pitr.Goal, say: Say) -> Restored:
     )
 
 
-def in_place_words(goal: pitr.Goal) -> list[str]:
-    """pgBackRest's restore over an empty data folder, archiving on as before: the new timeline's WAL is wanted. Pure."""
-    return [
-        f"--set={goal.base.label}", "--type=time", f"--target={pitr_scratch.stamp(goal.target)}",
-        f"--target-timeline={goal.timeline}", "--target-action=promote", "--log-level-console=warn", "restore",
-    ]  # fmt: skip
-
-
 def _space(settings: Settings, goal: pitr.Goal) -> None:
     needed, free = goal.base.bytes * 11 // 10 + _BESIDE, shutil.disk_usage(settings.data.parent).free
     if free < needed:
@@ -242,7 +236,7 @@ def _space(settings: Settings, goal: pitr.Goal) -> None:
         )  # fmt: skip
 
 
-def _open(settings: Settings) -> None:
+def _open(settings: Settings, goal: pitr.Goal) -> None:
     run(["systemctl", "reset-failed", settings.unit], check=False)
     done = run(["systemctl", "start", settings.unit], check=False, timeout=_START_SECONDS)
     until = time.monotonic() + _START_SECONDS
@@ -255,9 +249,11 @@ def _open(settings: Settings) -> None:
             state = run(["systemctl", "is-active", settings.unit], check=False).stdout.strip()
             if state not in ("active", "activating"):
                 log = run(
-                    ["journalctl", "--unit", settings.unit, "--since", "-10min", "--output=cat", "--lines=8"],
+                    ["journalctl", "--unit", settings.unit, "--since", "-10min", "--output=cat", "--lines=40"],
                     check=False,
                 ).stdout
+                if short := pitr_scratch.ended_before(log, goal.target):
+                    raise short from None
                 raise pitr.PitrError(
                     f"PostgreSQL did not come up: {' '.join((log or done.said).split())[-400:]}",
                     "it to replay the WAL and to open",
@@ -267,10 +263,11 @@ def _open(settings: Settings) -> None:
         time.sleep(0.5)
 
 
-def _put_back(settings: Settings, aside: Path) -> None:
+def _put_back(settings: Settings, aside: Path | None) -> None:
+    """Start the server with the data it had; ``aside``: where that is, None where it was never moved."""
     run(["systemctl", "stop", settings.unit], check=False, timeout=600)
-    if aside.exists():
+    if aside is not None:
         shutil.rmtree(settings.data, ignore_errors=True)
-        aside.rename(settings.data)
+        run(["mv", "--no-target-directory", str(aside), str(settings.data)], timeout=None)
     run(["systemctl", "reset-failed", settings.unit], check=False)
     run(["systemctl", "start", settings.unit], check=False, timeout=600)

@@ -30,8 +30,10 @@ _TABLE = (
 # What pgBackRest says, and what it means for the user. The first that fits is told.
 _MEANINGS = (
     (r"\[050\]", "Another run of pgBackRest is at work", "no other run", "wait until it is over: 'slipway pitr list' works meanwhile"),
-    (r"CryptoError", "The repository cannot be decrypted with this host's passphrase", "the passphrase it was made with",
-     "put the right one into vault_pitr_passphrase and run site.yml; nothing was written"),
+    (r"\[056\]", "The database server does not run", "it to run: a base backup is taken from the running server", "see 'systemctl status postgresql@*'"),
+    (r"CryptoError|FormatError|key/value found outside of section|invalid checksum", "The repository cannot be decrypted with this host's passphrase, or is damaged", "the passphrase it was made with",
+     "where 'slipway pitr list' says the same, put the right one into vault_pitr_passphrase and run site.yml; where it does not, a file is "
+     "damaged: take a second before an older base backup, or the dumps"),
     (r"\[028\]|\[051\]|do not match|does not match", "The repository belongs to another cluster than the one that runs here",
      "the cluster (system identifier and major) that the repository was made for",
      "after an upgrade, or to go on with a new cluster: 'slipway pitr setup --new-cluster' (older backups are kept); to get the old data "
@@ -87,6 +89,8 @@ def meaning(text: str, otherwise: str) -> pitr.PitrError:
 
 def words(text: str) -> str:
     """pgBackRest's first error without dates and hints, on one line."""
+    # What a wrong passphrase decrypts to is noise, which pgBackRest quotes.
+    text = re.sub(r"[^\x20-\x7e\n]+", "?", text)
     found = re.search(r"ERROR:\s*(.+?)(?=\n\S|\n\s*HINT|\Z)", text, re.DOTALL)
     return " ".join(found[1].split())[:300] if found else " ".join(text.split())[-200:]
 
@@ -133,10 +137,17 @@ def look(settings: Settings, now: datetime, timeline: int = 0) -> Repo:
     return Repo(found, archive, path, tuple(reached))
 
 
-def goal(settings: Settings, target: datetime, timeline: int = 0) -> pitr.Goal:
-    """How to reach ``target`` along ``timeline`` (0: the newest). Raises RangeError with what is possible."""
+def goal(settings: Settings, target: datetime | None, timeline: int = 0) -> pitr.Goal:
+    """How to reach ``target`` along ``timeline`` (0: the newest); None: as far as the WAL goes.
+
+    Raises RangeError with what is possible.
+    """
     now = datetime.now(UTC)
     repo = look(settings, now, timeline)
+    if target is None and repo.windows:
+        last = repo.windows[-1]
+        return pitr.Goal(last.end, last.backups[-1], repo.path[-1][0], latest=True)
+    target = target or now
     base = pitr.choose(repo.windows, target, now)
     return pitr.Goal(target, base, repo.path[-1][0])
 

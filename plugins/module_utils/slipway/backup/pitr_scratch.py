@@ -73,18 +73,18 @@ def at_time(settings: Settings, goal: pitr.Goal, name: str, say: Say) -> Iterato
     ``name``: of its folder. Raises PitrError before anything is fetched where it does not fit, RangeError where the WAL
     ends before that second.
     """
-    base, target, timeline = goal.base, goal.target, goal.timeline
+    base, target = goal.base, goal.target
     home = Path(settings.scratch_path) / name
     sweep(Path(settings.scratch_path))
     _lay_out(home, base)
     try:
         say(f"fetching {base.label} ({base.bytes // 1024**2} MB)")
         started = time.monotonic()
-        pitr_run.call(settings, *restore_words(home, base, target, timeline), timeout=_LONGEST)
+        pitr_run.call(settings, *restore_words(home, goal), timeout=_LONGEST)
         fetched = time.monotonic()
-        _configure(settings, home, target, timeline)
-        say(f"replaying WAL up to {pitr.shown(target)}")
-        reached = _start(settings, home, target)
+        _configure(settings, home, goal)
+        say(f"replaying WAL up to {goal}")
+        reached = _start(settings, home, goal)
         replayed = time.monotonic()
         server = Server(str(home / "s"), PORT, pitr_run.USER)
         yield Copy(server, base, target, _ms(fetched - started), _ms(replayed - fetched), reached)
@@ -92,13 +92,28 @@ def at_time(settings: Settings, goal: pitr.Goal, name: str, say: Say) -> Iterato
         _remove(home)
 
 
-def restore_words(home: Path, base: pitr.Base, target: datetime, timeline: int) -> list[str]:
+def restore_words(home: Path, goal: pitr.Goal) -> list[str]:
     """pgBackRest's restore into a folder of its own, with locks and spool apart from the live server's archiving. Pure."""
     return [
         f"--pg1-path={home}/data", f"--tablespace-map-all={home}/tablespaces", f"--lock-path={home}/lock",
-        f"--set={base.label}", "--type=time", f"--target={stamp(target)}", f"--target-timeline={timeline}",
-        "--target-action=promote", "--archive-mode=off", "--log-level-console=warn", "restore",
+        "--archive-mode=off", *goal_words(goal),
     ]  # fmt: skip
+
+
+def goal_words(goal: pitr.Goal) -> list[str]:
+    """What both kinds of restore tell pgBackRest of where to go. Pure."""
+    way = (
+        ["--type=default"]
+        if goal.latest
+        else ["--type=time", f"--target={stamp(goal.target)}", "--target-action=promote"]
+    )
+    return [
+        f"--set={goal.base.label}",
+        *way,
+        f"--target-timeline={goal.timeline}",
+        "--log-level-console=warn",
+        "restore",
+    ]
 
 
 def stamp(target: datetime) -> str:
@@ -107,7 +122,7 @@ def stamp(target: datetime) -> str:
     return found.strftime("%Y-%m-%d %H:%M:%S") + (f".{found.microsecond:06}" if found.microsecond else "") + "+00"
 
 
-def configuration(settings: Settings, home: Path, target: datetime, timeline: int, control: Mapping[str, int]) -> str:
+def configuration(settings: Settings, home: Path, goal: pitr.Goal, control: Mapping[str, int]) -> str:
     """All settings of the copy, in place of those it was restored with. Pure.
 
     ``control``: what pg_control says must be as large as on the server that wrote the WAL.
@@ -118,8 +133,8 @@ def configuration(settings: Settings, home: Path, target: datetime, timeline: in
     )
     values = {
         "listen_addresses": "", "port": PORT, "unix_socket_directories": f"{home}/s", "unix_socket_permissions": "0700",
-        "restore_command": fetch, "recovery_target_time": stamp(target), "recovery_target_timeline": timeline,
-        "recovery_target_action": "promote", "hot_standby": "off", "archive_mode": "off",
+        "restore_command": fetch, "recovery_target_timeline": goal.timeline,
+        **({} if goal.latest else {"recovery_target_time": stamp(goal.target), "recovery_target_action": "promote"}), "hot_standby": "off", "archive_mode": "off",
         "max_connections": 40, "max_prepared_transactions": control.get("max_prepared_xacts", 0),
         "max_locks_per_transaction": max(128, control.get("max_locks_per_xact", 0)),
         "shared_buffers": f"{max(16, settings.scratch_mb // 2)}MB", "maintenance_work_mem": f"{max(16, settings.scratch_mb // 8)}MB",
@@ -168,13 +183,13 @@ def _give(path: Path) -> None:
         shutil.chown(path, pitr_run.USER, pitr_run.USER)
 
 
-def _configure(settings: Settings, home: Path, target: datetime, timeline: int) -> None:
+def _configure(settings: Settings, home: Path, goal: pitr.Goal) -> None:
     data = home / "data"
     control = parse_control(
         run(pitr_run.as_postgres([str(settings.programs / "pg_controldata"), "-D", str(data)])).stdout
     )
     texts = {
-        "postgresql.auto.conf": configuration(settings, home, target, timeline, control),
+        "postgresql.auto.conf": configuration(settings, home, goal, control),
         "postgresql.conf": "", "pg_hba.conf": "local all all peer\n", "pg_ident.conf": "",
     }  # fmt: skip
     for name, text in texts.items():
@@ -182,7 +197,7 @@ def _configure(settings: Settings, home: Path, target: datetime, timeline: int) 
         _give(data / name)
 
 
-def _start(settings: Settings, home: Path, target: datetime) -> str:
+def _start(settings: Settings, home: Path, goal: pitr.Goal) -> str:
     """Start and wait until the second is reached; what the log says of the last transaction."""
     data, log = home / "data", home / "log"
     argv = [
@@ -198,19 +213,43 @@ def _start(settings: Settings, home: Path, target: datetime) -> str:
         "start",
     ]
     done = run(pitr_run.as_postgres(argv), check=False, timeout=_LONGEST + 60)
+    open_ = done.ok and _opens(home)
     text = log.read_text(errors="replace") if log.exists() else ""
     last = re.findall(r"last completed transaction was at log time (\S+ \S+)", text)
-    if done.ok:
-        return f"{last[-1]}+00" if last else "no transaction was replayed"
-    if "recovery ended before configured recovery target was reached" in text:
-        raise pitr.RangeError(
-            f"The WAL ends before {pitr.shown(target)}; its last transaction is of {last[-1] + ' UTC' if last else 'before the backup'}",
-            "a second with WAL after it", "choose an earlier one",
-        )  # fmt: skip
+    if open_:
+        return f"{last[-1].removesuffix('+00')} UTC" if last else "none since the base backup"
+    if short := ended_before(text, goal.target):
+        raise short
     raise pitr.PitrError(
         f"The copy did not start: {' '.join((text or done.said).split()[-60:])}",
         "PostgreSQL to replay the WAL to the chosen second",
     )
+
+
+def ended_before(log: str, target: datetime) -> pitr.RangeError | None:
+    """What PostgreSQL's log says where the WAL did not reach ``target``, else None. Pure."""
+    if "recovery ended before configured recovery target was reached" not in log:
+        return None
+    last = re.findall(r"last completed transaction was at log time (\S+ \S+)", log)
+    return pitr.RangeError(
+        f"The WAL ends before {pitr.shown(target)}; its last transaction is of "
+        + (f"{last[-1].removesuffix('+00')} UTC" if last else "before the base backup's end"),
+        "a second with WAL after it", "take an earlier one, or all there is: --to-time latest",
+    )  # fmt: skip
+
+
+def _opens(home: Path) -> bool:
+    """Wait until the replay is over and the copy takes connections; False when its server has ended."""
+    until = time.monotonic() + _LONGEST
+    while (home / "data/postmaster.pid").exists() and time.monotonic() < until:
+        try:
+            with pgserver.connect(port=PORT, socket_dir=str(home / "s")) as connection:
+                if not pgserver.rows(connection, "SELECT pg_is_in_recovery()")[0][0]:
+                    return True
+        except pgserver.ServerError:
+            pass  # pg_ctl is content with a server that still replays
+        time.sleep(0.2)
+    return False
 
 
 def _remove(home: Path) -> None:

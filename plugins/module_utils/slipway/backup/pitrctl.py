@@ -172,8 +172,9 @@ def _check(settings: Settings, arguments: argparse.Namespace) -> int:
         _say(f"problem: {problem}")
     if not seen.problems and seen.oldest and seen.last_archived:
         age = int((seen.at - seen.last_archived).total_seconds() * 1000)
+        hole = ", but for a gap that 'slipway pitr list' shows" if seen.gap else ""
         _say(
-            f"Any second since {pitr.shown(seen.oldest)} can be gone back to; the newest WAL arrived {span(max(0, age))} ago."
+            f"Any second since {pitr.shown(seen.oldest)} can be gone back to{hole}; the newest WAL arrived {span(max(0, age))} ago."
         )
     return FAILED if tell else GOOD
 
@@ -268,7 +269,7 @@ def _owner() -> Iterator[None]:
 
 def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
     if not arguments.here:
-        target = pitr.parse_time(arguments.to_time)
+        target = _wished(arguments.to_time)
         _asked_well(settings, arguments, target)
         request = {
             name: getattr(arguments, name) for name in ("to_time", "timeline", "database", "into", "whole_server")
@@ -282,23 +283,25 @@ def _restore(settings: Settings, arguments: argparse.Namespace) -> int:
         return code
     for name, value in unit.asked("pitr-restore").items():
         setattr(arguments, name, value)
-    target = pitr.parse_time(arguments.to_time)
-    goal = pitr_restore.reach(settings, target, arguments.timeline, _say)
+    goal = pitr_restore.reach(settings, _wished(arguments.to_time), arguments.timeline, _say)
     if arguments.whole_server:
         done = pitr_restore.whole_server(settings, goal, _say)
-        _say(
-            f"The server is back at {pitr.shown(target)}. What it held before is in {done.aside}: remove it when nobody misses it."
-        )
+        _say(f"The server is back at {goal}. What it held before is in {done.aside}: remove it when nobody misses it.")
         run(["systemctl", "start", "--no-block", UNITS["backup"]], check=False)
     else:
-        new = arguments.into or pitr_restore.free_name(arguments.database, target)
+        new = arguments.into or pitr_restore.free_name(arguments.database, goal.target)
         done = pitr_restore.into_database(settings, goal, arguments.database, new, _say)
-        _say(f"{arguments.database} as of {pitr.shown(target)} is in database {new}.")
+        _say(f"{arguments.database} as of {goal} is in database {new}.")
     replace(RESTORED, canonical(done), 0o644)
     return GOOD
 
 
-def _asked_well(settings: Settings, arguments: argparse.Namespace, target: datetime) -> None:
+def _wished(text: str) -> datetime | None:
+    """The time asked for; None for ``latest``."""
+    return None if text.strip() == "latest" else pitr.parse_time(text)
+
+
+def _asked_well(settings: Settings, arguments: argparse.Namespace, target: datetime | None) -> None:
     """Whether the request makes sense, before anything is started. Raises PitrError."""
     if bool(arguments.database) == arguments.whole_server:
         raise pitr.PitrError(
@@ -306,17 +309,18 @@ def _asked_well(settings: Settings, arguments: argparse.Namespace, target: datet
         )
     if arguments.whole_server and not arguments.plan and arguments.confirm != settings.host:
         raise pitr.PitrError(
-            f"The whole server would go back to {pitr.shown(target)}, and lose what came after",
+            f"The whole server would go back to {pitr.shown(target) if target else 'the end of the WAL'}, and lose what came after",
             f"its name typed out: --confirm {settings.host}", "give it if that is what you want; one database alone: --database",
         )  # fmt: skip
 
 
-def _plan(settings: Settings, arguments: argparse.Namespace, target: datetime) -> int:
+def _plan(settings: Settings, arguments: argparse.Namespace, target: datetime | None) -> int:
     """What would be done: no mark is written, no WAL is moved."""
     now = _now()
     repo = pitr_run.look(settings, now, arguments.timeline)
     last = repo.windows[-1].end if repo.windows else now
     # What is not archived yet would be, before the restore.
+    target = target or last
     base = pitr.choose(repo.windows, target if target > now else min(target, last), now)
     what = "the whole server" if arguments.whole_server else arguments.database
     new = "" if arguments.whole_server else arguments.into or pitr_restore.free_name(arguments.database, target)
