@@ -263,7 +263,9 @@ def _unpaused() -> Iterator[bool]:
 
 def _exists(settings: Config, name: str) -> bool:
     with _connector(settings)() as conn:
-        return bool(restore.execute(conn, f"SELECT FROM pg_database WHERE datname = {restore.literal(name)}"))
+        # A row without a column would be none to psycopg.
+        query = f"SELECT 1 FROM pg_database WHERE datname = {restore.literal(name)}"  # noqa: S608  (quoted)
+        return bool(restore.execute(conn, query))
 
 
 def _take_place(settings: Config, arguments: argparse.Namespace, restored: str, *, there: bool) -> dict[str, Any]:
