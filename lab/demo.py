@@ -14,15 +14,17 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from slipway.backup.verdict import span
 from slipway.errors import SlipwayError
 
 from lab import checks, cli, images, services, ui
 from lab.driver import Driver, get_driver
-from lab.model import DOMAIN, REPO, SERVICES_HOST, HostSpec, Lab, LabError
+from lab.model import DOMAIN, REPO, SERVICES_HOST, Host, HostSpec, Lab, LabError
 from lab.recipes import recipe
 from lab.stages import PlaybookRun, Stages, clock, play
-from lab.summary import Result, render
+from lab.summary import Recovery, Result, render
 
 LAB = "demo"
 HOST = "web1"
@@ -34,6 +36,7 @@ _VERSIONS = r"""
 for p in caddy postgresql-17 pgbouncer docker.io; do dpkg-query -W -f '${Package}|${Version}\n' $p 2>/dev/null || true; done
 docker ps --format 'container|{{.Names}} ({{.Status}})' 2>/dev/null || true
 """
+_SPANS = ("rto", "rto_target", "rpo_worst", "rpo_target")
 _CONTAINER = re.compile(r"^slipway_(\w+)_(blue|green) \((.+)\)$")
 _TITLES = {
     "system": "System",
@@ -46,12 +49,10 @@ _TITLES = {
 
 
 class PlaybookFailedError(LabError):
-    """site.yml failed; ``excerpt`` is what it said itself."""
+    """A playbook failed; ``excerpt`` is what it said itself."""
 
-    def __init__(self, code: int, log: Path) -> None:
-        super().__init__(
-            f"{_SITE_PLAYBOOK} ended with code {code}", "", f"read above; the whole log is {relative(log)}"
-        )
+    def __init__(self, code: int, log: Path, playbook: str = _SITE_PLAYBOOK) -> None:
+        super().__init__(f"{playbook} ended with code {code}", "", f"read above; the whole log is {relative(log)}")
         self.excerpt = last_error(log)
 
 
@@ -94,17 +95,45 @@ def last_error(log: Path, lines: int = 12) -> str:
     return "\n".join(text[max(first, 0) :][:lines])
 
 
-def run_site(lab: Lab, stages: Stages) -> tuple[PlaybookRun, Path]:
-    """Converge the lab's host; raises :class:`LabError` with the playbook's own message where it fails."""
-    log = lab.folder / "site.log"
+def run_playbook(lab: Lab, stages: Stages, playbook: str) -> tuple[PlaybookRun, Path]:
+    """Run a playbook on the lab; raises :class:`LabError` with the playbook's own message where it fails."""
+    log = lab.folder / f"{Path(playbook).stem}.log"
     ansible = REPO / ".venv" / "bin" / "ansible-playbook"
-    argv = [str(ansible), "-i", "inventories/lab", _SITE_PLAYBOOK]
-    with stages.stage("Configure it: hardening to HTTPS (site.yml)") as stage:
-        done = play(argv, cwd=REPO, log=log, env=playbook_environment(lab), stages=stages)
-        stage.outcome = f"{done.ok} tasks, {done.changed} changed"
-        if done.code:
-            raise PlaybookFailedError(done.code, log)
+    argv = [str(ansible), "-i", "inventories/lab", playbook]
+    done = play(argv, cwd=REPO, log=log, env=playbook_environment(lab), stages=stages)
+    if done.code:
+        raise PlaybookFailedError(done.code, log, playbook)
     return done, log
+
+
+def run_site(lab: Lab, stages: Stages) -> tuple[PlaybookRun, Path]:
+    """Converge the lab's host."""
+    with stages.stage("Configure it: hardening to HTTPS (site.yml)") as stage:
+        done, log = run_playbook(lab, stages, _SITE_PLAYBOOK)
+        stage.outcome = f"{done.ok} tasks, {done.changed} changed"
+    return done, log
+
+
+def prove_backup(driver: Driver, host: Host, lab: Lab, stages: Stages) -> Recovery:
+    """Take a backup and restore it into a scratch cluster, as a user would; what was measured."""
+    with stages.stage("Take a backup (take_backup.yml)") as stage:
+        run_playbook(lab, stages, "playbooks/take_backup.yml")
+        newest = json.loads(driver.exec(host, ["slipway", "backup", "list", "--json"]).stdout)["backups"][0]
+        stage.outcome = f"{newest['databases']} databases, {newest['bytes'] / 1000:.1f} kB, encrypted"
+    with stages.stage("Restore it to prove it (run_drill.yml)") as stage:
+        run_playbook(lab, stages, "playbooks/run_drill.yml")
+        drills = json.loads(driver.exec(host, ["slipway", "drill", "list", "--json", "--lines", "1"]).stdout)
+        found = read_drill(drills["drills"][0])
+        stage.outcome = f"{found.verdict}: {found.checks} checks, back in {found.rto}"
+    return found
+
+
+def read_drill(drill: dict[str, Any]) -> Recovery:
+    """What the closing page says of a drill."""
+    measured = drill.get("recovery") or {}
+    passed = sum(check["status"] == "passed" for check in drill["checks"])
+    spans = {name: span(int(measured.get(f"{name}_ms", 0))) for name in _SPANS}
+    return Recovery(str(drill["verdict"]), passed, str(measured.get("tier", "")), **spans)
 
 
 def demo(driver: Driver, stages: Stages) -> Result:
@@ -128,7 +157,9 @@ def demo(driver: Driver, stages: Stages) -> Result:
         subject = checks.Subject(driver, lab, host, acme, SITE, lab.ca)
         found = checks.all_checks(subject, ADMIN, stages.detail)
         stage.outcome = f"{sum(c.good is True for c in found)} of {len(found)} checks passed"
+    recovery = prove_backup(driver, host, lab, stages)
     return Result(
+        recovery=recovery,
         lab=lab.name,
         url=f"https://{SITE}/",
         ip=host.ip,

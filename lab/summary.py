@@ -4,11 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from lab.checks import Check
 from lab.stages import Stage, clock
 from lab.ui import paint
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A backup restored: its verdict, checks that passed, and measured times beside the tier's, as people say them."""
+
+    verdict: str
+    checks: int
+    tier: str
+    rto: str
+    rto_target: str
+    rpo_worst: str
+    rpo_target: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +39,13 @@ class Result:
     stages: Sequence[Stage]
     changed: int
     log: str
+    recovery: Recovery | None = None
 
     @property
     def good(self) -> bool:
         """Whether every check was asked and passed."""
-        return bool(self.checks) and all(c.good for c in self.checks)
+        proved = self.recovery is None or self.recovery.verdict == "proved"
+        return bool(self.checks) and all(c.good for c in self.checks) and proved
 
     @property
     def seconds(self) -> float:
@@ -58,6 +73,7 @@ class Result:
             "checks": [c.to_dict() for c in self.checks],
             "stages": [{"title": s.title, "seconds": round(s.seconds, 1), "outcome": s.outcome} for s in self.stages],
             "seconds": round(self.seconds, 1),
+            "recovery": asdict(self.recovery) if self.recovery else None,
             "changed": self.changed,
             "log": self.log,
         }
@@ -81,6 +97,8 @@ def render(result: Result, *, colour: bool = False) -> str:
     headline = "A bare Debian server now serves the example application."
     if not result.good:
         headline = f"It runs, but {len(result.checks) - proved} of {len(result.checks)} checks did not pass."
+        if proved == len(result.checks):
+            headline = "It runs, but the backup was not proved."
     lines = ["", f"  {strong(headline)}", "", f"  {strong('Open it')}", f"    {paint(result.url, 'cyan', on=colour)}"]
     lines += [
         f"    {faint('from this machine')}  {result.curl()}",
@@ -93,6 +111,15 @@ def render(result: Result, *, colour: bool = False) -> str:
     lines += ["", f"  {strong('What was proved, from outside')}  {faint(f'{proved} of {len(result.checks)}')}"]
     width = max((len(c.title) for c in result.checks), default=0)
     lines += [f"    {marks[c.good]} {c.title:<{width}}  {faint(c.measured)}" for c in result.checks]
+    if found := result.recovery:
+        mark = marks[found.verdict == "proved"]
+        lines += [
+            "",
+            f"  {strong('A backup was taken and restored')}  {faint(f'into a scratch cluster, {found.checks} checks')}",
+            f"    {mark} {found.verdict:<14}  {faint('compared with what was there when it was taken')}",
+            f"      {'back in (RTO)':<14}  {found.rto}  {faint(f'measured; the tier {found.tier} allows {found.rto_target}')}",
+            f"      {'at risk (RPO)':<14}  {found.rpo_worst}  {faint(f'at worst; the tier allows {found.rpo_target}')}",
+        ]
     lines += ["", f"  {strong('How long it took')}  {faint(clock(result.seconds))}"]
     width = max((len(s.title) for s in result.stages), default=0)
     lines += [f"    {s.title:<{width}}  {clock(s.seconds):>12}  {faint(s.outcome)}".rstrip() for s in result.stages]

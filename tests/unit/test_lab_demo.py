@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,29 @@ def test_colours_are_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_only_the_server_s_own_refusal_of_old_tls_counts(done: Completed, good: bool | None) -> None:
     assert checks.judge_old_tls(done).good is good
+
+
+MEASURED = {
+    "tier": "startup",
+    "rto_ms": 2249,
+    "rto_target_ms": 14_400_000,
+    "rpo_worst_ms": 43_200_420,
+    "rpo_target_ms": 86_400_000,
+}
+DRILLED = {"verdict": "proved", "recovery": MEASURED, "checks": [{"status": "passed"}, {"status": "not applicable"}]}
+
+
+def test_the_page_shows_measured_rto_and_rpo() -> None:
+    found = demo.read_drill(DRILLED)
+    shown = replace(result(GOOD), recovery=found)
+    text = summary.render(shown)
+    assert "2.2 s" in text
+    assert "4 h" in text
+    assert "12 h" in text
+    assert shown.good
+    assert shown.to_dict()["recovery"]["verdict"] == "proved"
+
+
+def test_a_backup_that_was_not_proved_is_no_success() -> None:
+    found = demo.read_drill({"verdict": "failed", "recovery": None, "checks": []})
+    assert not replace(result(GOOD), recovery=found).good
