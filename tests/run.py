@@ -112,6 +112,7 @@ SHARED_HOSTS = {
     "edge": ("caddy", "docker"),
     "lockout": ("lockout",),
     "deploy": ("deploy",),
+    "backups": ("backups",),
 }
 
 

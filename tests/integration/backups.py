@@ -32,7 +32,8 @@ class Backups:
     def converge(self, *args: str, **changes: Any) -> Done:
         """Run the roles with ``changes`` laid over the settings."""
         vault = {"notes": {"database_password": PASSWORD}}
-        self.world.write_inventory(slipway_apps=[APP], vault_apps=vault, **changes)
+        # Nobody has made the admin here, and sshd shuts out who asks for an unknown user again and again.
+        self.world.write_inventory(slipway_apps=[APP], vault_apps=vault, slipway_admin_user="root", **changes)
         return subprocess.run(
             [str(VENV / "ansible-playbook"), "-i", str(self.world.inventory), str(PLAYBOOK), *args],
             cwd=ROOT, capture_output=True, text=True, check=False, timeout=600, stdin=subprocess.DEVNULL,
