@@ -97,7 +97,7 @@ def render(result: Result, *, colour: bool = False) -> str:
     headline = "A bare Debian server now serves the example application."
     if not result.good:
         headline = f"It runs, but {len(result.checks) - proved} of {len(result.checks)} checks did not pass."
-        if proved == len(result.checks):
+        if result.checks and proved == len(result.checks):
             headline = "It runs, but the backup was not proved."
     lines = ["", f"  {strong(headline)}", "", f"  {strong('Open it')}", f"    {paint(result.url, 'cyan', on=colour)}"]
     lines += [
