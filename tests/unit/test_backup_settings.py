@@ -36,6 +36,7 @@ def test_a_folder_and_a_bucket_pass() -> None:
         ({"slipway_backup_store": {"buckit": "x"}}, "Did you mean 'bucket'"),
         ({"slipway_backup_interval_hours": 24}, "at most 12"),
         ({"slipway_backup_interval_hours": 5}, "Set 4"),
+        ({"slipway_recovery_targets": {"rto": 60}}, "unknown key"),
         ({"slipway_drill_interval": "hourly"}, "none of daily, weekly"),
         ({"slipway_backup_keeps": {"dayly": 3}}, "Did you mean 'daily'"),
         ({"slipway_backup_assertions": [{"query": "SELECT 1"}]}, "nothing is expected"),

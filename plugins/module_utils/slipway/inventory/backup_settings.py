@@ -64,7 +64,17 @@ ASSERTION = Field(
 )
 EXPECTATIONS = ("value", "at_least", "at_most", "rows", "newer_than")
 
+TARGETS = Field(
+    "mapping",
+    "your own targets where they are not those of the tier",
+    fields={
+        "rto_s": Field("integer", "seconds in which you must be back", minimum=1),
+        "rpo_s": Field("integer", "seconds of data that may be lost", minimum=0),
+    },
+)
+
 BACKUP_SETTINGS: dict[str, Field] = {
+    "slipway_recovery_targets": TARGETS,
     "slipway_backups": Field("boolean", "take backups and drill them; without them nothing brings your data back", default=True),
     "slipway_backup_store": STORE,
     "slipway_backup_recipients": Field(
