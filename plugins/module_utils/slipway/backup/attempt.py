@@ -15,6 +15,7 @@ from ..commands import run as run_program
 from ..errors import SlipwayError
 from . import checks as ask
 from . import scratch
+from .argv import Server
 from .assertions import Assertion
 from .catalog import CatalogError
 from .compare import compare
@@ -122,11 +123,14 @@ def _bring_back(
     say(
         f"{taken.backup_id}: {len(taken.contents.databases)} databases, {size // MB} MB, in {taken.stored_bytes // MB} MB"
     )
+    # What can be found out without a cluster comes first: a bad object, a wrong key.
+    fetcher.look(taken.objects)
+    text = Refill(fetcher, Server(), {}, means.base, "", means.jobs, times).read_globals(taken)
     with scratch.cluster(means.base, drill_id, taken, memory_mb=config.scratch_mb, jobs=means.jobs) as cluster:
         result.versions = versions(cluster)
         fetcher.env = {"PATH": cluster.env["PATH"]}
         refill = Refill(fetcher, cluster.server, cluster.env, cluster.private, cluster.maintenance, means.jobs, times)
-        refill.globals(taken, scratch.bootstrap_of(taken))
+        refill.globals(text, scratch.bootstrap_of(taken))
         for each in taken.contents.databases:
             say(f"restoring {each.name} ({each.bytes // MB} MB)")
             refill.database(taken, each.name)

@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,6 +68,21 @@ class Fetcher:
         """Read an object once to its end and compare its size and hash. Raises BackupError."""
         for _piece in self.pieces(each, [0.0]):
             pass
+
+    def look(self, objects: Iterable[StoredObject]) -> None:
+        """Whether all are there in full size, before anything is done with one. Raises BackupError."""
+        for each in objects:
+            try:
+                entry = self.store.head(each.key, version=each.version)
+            except StoreError as error:
+                raise BackupError("objects", str(error), unknown=True) from error
+            if entry is None:
+                raise BackupError("objects", f"{each.key} is gone from the store", "every object of the manifest")
+            if entry.size != each.size:
+                raise BackupError(
+                    "objects", f"{each.key} has {entry.size} bytes", f"{each.size} bytes, as the manifest says",
+                    "the object was damaged or exchanged after the backup: restore another backup",
+                )  # fmt: skip
 
     def pieces(self, each: StoredObject, waited: list[float]) -> Iterator[bytes]:
         """The ciphertext; raises BackupError at its end if it is another than the manifest's. ``waited[0]``: seconds."""

@@ -45,8 +45,8 @@ class Refill:
     times: Times = field(default_factory=Times)
     notes: list[str] = field(default_factory=list)
 
-    def globals(self, taken: Manifest, bootstrap: str) -> None:
-        """Roles, memberships, tablespaces and settings into a cluster made with ``bootstrap``. Raises BackupError."""
+    def read_globals(self, taken: Manifest) -> bytes:
+        """The dump of roles, memberships, tablespaces and settings, in memory alone. Raises BackupError."""
         objects = [each for each in taken.objects if each.holds == "globals"]
         if len(objects) != 1:
             raise BackupError("globals", f"The backup has {len(objects)} objects with globals", "one")
@@ -54,6 +54,10 @@ class Refill:
         text, waited = self.fetcher.text(objects[0])
         self.times.fetch += waited
         self.times.decrypt += time.monotonic() - begun - waited
+        return text
+
+    def globals(self, text: bytes, bootstrap: str) -> None:
+        """What :func:`read_globals` gave, into a cluster made with ``bootstrap``. Raises BackupError."""
         text, moved = fit_globals(text, bootstrap)
         if moved:
             self.notes.append(f"tablespaces laid inside the scratch cluster: {moved}")
@@ -70,8 +74,7 @@ class Refill:
 
         Memberships in and of roles that are there already are left alone. Raises BackupError.
         """
-        (each,) = (one for one in taken.objects if one.holds == "globals")
-        text, _waited = self.fetcher.text(each)
+        text = self.read_globals(taken)
         command = argv.restore_globals(self.server, self.maintenance)
         try:
             wanted = lines_of(text, names)
