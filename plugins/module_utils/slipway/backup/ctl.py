@@ -231,6 +231,7 @@ def _alarm(settings: Config, arguments: argparse.Namespace) -> int:
         if not dead and (runs.running(config.STATE) or _told(datetime.now(UTC))):
             return GOOD
     text = dead or f"The unit {name} of {settings.host} failed: see journalctl -u {name}"
+    _say(text)  # in the journal, where nobody is told otherwise
     complaints = alarms.send(alarms.load() if settings.alarms else None, alarms.Event(subject, settings.host, "failed", text))  # fmt: skip
     for each in complaints:
         print(f"slipway: {each}", file=sys.stderr)
