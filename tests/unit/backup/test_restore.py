@@ -96,6 +96,18 @@ def test_a_restore_that_fails_or_is_stopped_leaves_no_database(
     assert ask(rich, f"SELECT count(*) FROM pg_database WHERE datname LIKE '{name}_restored%'") == [(0,)]
 
 
+def test_what_a_killed_restore_had_begun_to_make_is_dropped_by_the_next_and_nothing_else(
+    ground: Ground, rich: str, means: Means
+) -> None:
+    _, name = where(rich)
+    ground.taker.take([rich])
+    done = restore.run(ground.config, Wish(name), means)
+    dead = f"{name}_dead"
+    sql(rich, f"CREATE DATABASE {dead}", f"COMMENT ON DATABASE {dead} IS '{restore.UNFINISHED}'")
+    assert restore.sweep(means.server) == [dead]
+    assert ask(rich.replace(name, done.database), "SELECT count(*) FROM app.notes") == [(56,)]
+
+
 @pytest.mark.parametrize(
     ("wish", "words"),
     [

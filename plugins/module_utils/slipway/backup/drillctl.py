@@ -66,6 +66,11 @@ def main(arguments: argparse.Namespace) -> int:
             print(json.dumps({"result": "busy" if busy else "error", **error.to_dict(), "reason": str(error)}))
         print(f"slipway: {error}", file=sys.stderr)
         return BUSY if busy else FAILED
+    except PermissionError:
+        raise  # told by the command
+    except OSError as error:
+        print(f"slipway: {error.filename or 'a file'}: {error.strerror}.", file=sys.stderr)
+        return FAILED
 
 
 def _say(text: str) -> None:

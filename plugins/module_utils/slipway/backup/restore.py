@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _NAME_LONGEST = 63
 _LOOK_BACK = 30  # backups
+UNFINISHED = "being restored by Slipway: dropped by the next restore if this one does not end"
 
 
 class RestoreError(SlipwayError):
@@ -294,8 +295,10 @@ def making(made: Plan, means: Means) -> Iterator[Refill]:
             refill.roles(made.taken, made.missing_roles)
         with source.connect(means.server, "postgres") as conn:
             execute(conn, _create(made))
+            execute(conn, f"COMMENT ON DATABASE {ident(made.target)} IS {literal(UNFINISHED)}")
         try:
             yield refill
+            _done(made, means.server)
         except BaseException:
             drop(means.server, made.target)
             raise
@@ -305,6 +308,24 @@ def making(made: Plan, means: Means) -> Iterator[Refill]:
         ) from error
     finally:
         shutil.rmtree(means.private, ignore_errors=True)
+
+
+def _done(made: Plan, server: Server) -> None:
+    with source.connect(server, "postgres") as conn:
+        said = f"restored by Slipway from {made.taken.backup_id}"
+        execute(conn, f"COMMENT ON DATABASE {ident(made.target)} IS {literal(said)}")
+
+
+def sweep(server: Server) -> list[str]:
+    """Drop what restores that were killed had begun to make; the names. Only while no other restore runs."""
+    with source.connect(server, "postgres") as conn:
+        query = (
+            f"SELECT datname::text FROM pg_database WHERE shobj_description(oid, 'pg_database') = {literal(UNFINISHED)}"
+        )
+        names = [name for (name,) in execute(conn, query)]
+    for name in names:
+        drop(server, name)
+    return names
 
 
 def drop(server: Server, name: str) -> None:

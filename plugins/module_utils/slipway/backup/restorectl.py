@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
@@ -79,6 +80,11 @@ def main(arguments: argparse.Namespace) -> int:
             print(json.dumps({"result": "busy" if busy else "error", **error.to_dict(), "reason": str(error)}))
         print(f"slipway: {error}", file=sys.stderr)
         return BUSY if busy else FAILED
+    except PermissionError:
+        raise  # told by the command
+    except OSError as error:
+        print(f"slipway: {error.filename or 'a file'}: {error.strerror}.", file=sys.stderr)
+        return FAILED
 
 
 def _say(text: str) -> None:
@@ -176,14 +182,24 @@ def _here(arguments: argparse.Namespace) -> int:
 
 
 def _restore(settings: Config, arguments: argparse.Namespace) -> int:
-    private = arguments.state / "restoring"
-    shutil.rmtree(private, ignore_errors=True)  # of one that was killed: nobody else is here, we have the lock
+    # A unit's own temporary folder goes with the unit, however that ends: no plain dump outlives it.
+    private = Path(tempfile.mkdtemp(prefix="slipway-restore-", dir="/var/tmp"))
+    try:
+        return _restore_with(settings, arguments, private)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def _restore_with(settings: Config, arguments: argparse.Namespace, private: Path) -> int:
     means = Means(
         config.store(settings, "reader"), arguments.identity or str(config.credential_path("identity") or ""),
         Server(settings.socket, settings.port, settings.role), private, _drills(arguments.drills),
         say=(lambda _text: None) if arguments.json else _say,
     )  # fmt: skip
     wish = Wish(arguments.database, arguments.backup, arguments.name, tuple(arguments.table))
+    if not arguments.plan:
+        for name in restore.sweep(means.server):
+            means.say(f"dropped {name}, which a restore that was killed had begun to make")
     made = restore.plan(settings, wish, means)
     if arguments.plan:
         return _tell_plan(arguments, made)
