@@ -180,7 +180,7 @@ def test_engine_killed_before_the_switch_returns_by_itself(served: Tiny) -> None
 
 def test_engine_killed_after_the_switch_goes_on_by_itself(served: Tiny) -> None:
     served.write(env={"GREETING": "survivor"}, drain_seconds=60, release_command=["sleep", "2"])
-    slow = threading.Thread(target=lambda: served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=16"]))
+    slow = threading.Thread(target=lambda: served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=18"]))
     with playing(served) as play:
         served.wait_for("release_command")
         slow.start()  # so that the drain lasts, however long Ansible took to come so far
@@ -210,7 +210,7 @@ def test_request_in_flight_at_the_switch_ends_well(served: Tiny) -> None:
     served.write(env={"GREETING": "next"}, drain_seconds=30, release_command=["sleep", "2"])
     answers: list[str] = []
     slow = threading.Thread(
-        target=lambda: answers.append(served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=14"]))
+        target=lambda: answers.append(served.world.root(["curl", "-sSm", "60", f"{PLACE}/slow?seconds=18"]))
     )
     with playing(served) as play:
         served.wait_for("release_command")
