@@ -104,7 +104,10 @@ def stages(*, slow: bool = True) -> list[Stage]:
 
 
 BENCHMARKS = ("site", "deploy", "backup")
-LONGEST = ("integration_host", "integration_deploy", "integration_edge", "molecule_rung0", "integration_database")
+LONGEST = (
+    "integration_host", "integration_deploy", "integration_backups", "integration_edge", "molecule_rung0",
+    "integration_database",
+)  # fmt: skip
 # Test files that share a lab host run in one stage, so that it is brought up once; the rest share the converged host.
 SHARED_HOSTS = {
     "lab": ("lab",),
