@@ -163,9 +163,15 @@ def load(path: Path = FILE) -> Config:
 
 def credential_path(name: str) -> Path | None:
     """Where a credential lies as a file, for programs that read it themselves (age its identity); None if there is none."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder, name) if folder else CREDENTIALS / name
-    return path if path.exists() else None
+    folder = _credentials()
+    return folder / name if folder and (folder / name).exists() else None
+
+
+def _credentials() -> Path | None:
+    """Where this process has its credentials; None for a unit that was handed none at all."""
+    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
+        return Path(folder)
+    return None if "INVOCATION_ID" in os.environ and os.geteuid() != 0 else CREDENTIALS
 
 
 def credential(name: str) -> bytes | None:
@@ -173,10 +179,9 @@ def credential(name: str) -> bytes | None:
 
     Under systemd only what the unit was handed counts; else root's own files. Raises PermissionError for others.
     """
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    path = Path(folder, name) if folder else CREDENTIALS / name
+    folder = _credentials()
     try:
-        return path.read_bytes()
+        return (folder / name).read_bytes() if folder else None
     except FileNotFoundError:
         return None
 
