@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from dataclasses import replace
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from slipway.backup.codec import FormatError
+from slipway.backup.codec import FormatError, canonical
 from slipway.backup.evidence import EMPTY, Drill, Head, Note, Tried, append, load, notes_on, seal, verify_chain
 from slipway.backup.evidence_view import markdown
 from slipway.backup.verdict import Check, Recovery, Steps
@@ -187,3 +188,26 @@ def test_the_page_names_what_was_not_run_and_promises_nothing_that_was_not_prove
     assert "Not run: structure." in text
     assert "no recovery time or point can be promised" in text
     assert "pg_amcheck is \\| not &lt;installed>" in text
+
+
+def test_a_drill_of_point_in_time_recovery_says_nothing_on_dumps(tmp_path: Path) -> None:
+    from slipway.backup import restorectl
+
+    chain = tmp_path / "evidence.jsonl"
+    append(chain, DRILL, NOW)
+    append(chain, replace(DRILL, drill_id="pitr-20260315-130000", kind="pitr"), NOW + timedelta(hours=1))
+    assert load(chain).whole
+    assert [each.drill_id for each in restorectl._drills(tmp_path)] == [DRILL.drill_id]
+    with pytest.raises(FormatError, match="no kind of drill"):
+        replace(DRILL, kind="tape")
+
+
+def test_records_from_before_drills_had_a_kind_are_of_dumps() -> None:
+    line, _ = seal(DRILL, NOW)
+    body = json.loads(line)["record"]
+    del body["drill"]["kind"]
+    old = canonical({"record": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}) + b"\n"
+    chain = verify_chain([old])
+    assert chain.whole
+    assert chain.records[0].drill is not None
+    assert chain.records[0].drill.kind == "dump"

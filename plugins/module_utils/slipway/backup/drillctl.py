@@ -156,7 +156,7 @@ def _proofs(settings: Config, state: Path, after: Any = None) -> Proofs:
 
 def _tell(settings: Config, state: Path, done: Drill) -> Iterable[str]:
     records = Proofs(state, None, settings.host).drills()
-    known = [each.drill for each in records if each.drill]
+    known = [each.drill for each in records if each.drill and each.drill.kind == "dump"]
     yield from metrics.write(config.METRICS, "drill", lambda: drillwatch.metrics(settings, known))
     yield from alarms.send(alarms.load() if settings.alarms else None, drillwatch.event(settings, done))
 

@@ -46,7 +46,8 @@ class Drill:
 
     ``started_by``: ``timer``, ``playbook`` or a person's name; ``versions``: program -> version on the drill host.
     ``recovery`` is None where nothing was proved and so nothing can be promised. ``notes``: what a person should know
-    though it decides nothing: a backup hidden by a delete marker, a database that nobody listed.
+    though it decides nothing: a backup hidden by a delete marker, a database that nobody listed. ``kind``: what was drilled,
+    a ``dump`` or point-in-time recovery (``pitr``): one says nothing on the other.
     """
 
     drill_id: str
@@ -61,8 +62,11 @@ class Drill:
     steps: Steps | None = None
     recovery: Recovery | None = None
     notes: tuple[str, ...] = ()
+    kind: str = "dump"
 
     def __post_init__(self) -> None:
+        if self.kind not in ("dump", "pitr"):
+            raise FormatError(f"'{self.kind}' is no kind of drill", "dump or pitr")
         if self.verdict not in ("proved", "failed", "inconclusive"):
             raise FormatError(f"'{self.verdict}' is no verdict", "proved, failed or inconclusive")
         if self.verdict == "proved" and not self.tried:

@@ -91,6 +91,7 @@ def run_drill(settings: Settings, by: str, say: Say, target: datetime | None = N
     return Drill(
         drill_id, platform.node(), by, started, datetime.now(UTC), judged.verdict, tried, tuple(course.checks), versions(settings),
         course.steps, _recovery(settings, course) if judged.verdict == "proved" else None,
+        kind="pitr",
     )  # fmt: skip
 
 

@@ -237,8 +237,9 @@ def _record(settings: Settings, _arguments: argparse.Namespace) -> int:
             for name, asks in pitr_drill.REQUIRED.items()
         )
         drill = Drill(
-            now.strftime("pitr-%Y%m%d-%H%M%S"), settings.host, "unknown", now, now, "inconclusive", (), checks, {}
-        )
+            now.strftime("pitr-%Y%m%d-%H%M%S"), settings.host, "unknown", now, now, "inconclusive", (), checks, {},
+            kind="pitr",
+        )  # fmt: skip
     store = None
     try:
         store = config.store(config.load(), "evidence")

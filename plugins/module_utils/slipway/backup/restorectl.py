@@ -249,7 +249,7 @@ def _tell_plan(arguments: argparse.Namespace, made: Plan) -> int:
 
 def _drills(folder: Path) -> list[Any]:
     try:
-        return [each.drill for each in Proofs(folder, None, "").drills() if each.drill]
+        return [each.drill for each in Proofs(folder, None, "").drills() if each.drill and each.drill.kind == "dump"]
     except OSError:
         return []
 
