@@ -127,6 +127,7 @@ def new_secrets(answers: Answers, keys: BackupKeys) -> dict[str, Any]:
     """The vault's content: 256 random bits for each secret."""
     return {
         "vault_backup_identity": keys.drills.identity,
+        "vault_pitr_passphrase": secrets.token_urlsafe(36),
         "vault_apps": {
             answers.app: {"database_password": secrets.token_urlsafe(32), "secret_key": secrets.token_urlsafe(32)}
         },

@@ -116,6 +116,7 @@ SHARED_HOSTS = {
     "lockout": ("lockout",),
     "deploy": ("deploy",),
     "backups": ("backups",),
+    "pitr": ("pitr",),
 }
 
 

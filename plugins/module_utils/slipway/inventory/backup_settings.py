@@ -36,6 +36,15 @@ STORE = Field(
     },
 )  # fmt: skip
 
+PITR_STORE = Field(
+    "mapping",
+    "where point-in-time recovery keeps base backups and WAL: path for a folder of the database host, or a bucket",
+    fields={
+        **{name: STORE.fields[name] for name in ("path", "endpoint", "region", "bucket", "ca_file")},
+        "prefix": Field("string", "folder within the bucket, such as /pitr", form="absolute_path"),
+    },
+)
+
 KEEPS = Field(
     "mapping",
     "how many backups to keep at least, of days, weeks, months and years",
@@ -94,12 +103,21 @@ BACKUP_SETTINGS: dict[str, Field] = {
     ),
     "slipway_drill_interval": Field("string", "how often the newest backup is restored to prove it: weekly for tier startup, else daily",
                                     choices=("daily", "weekly")),
+    "slipway_pitr_store": PITR_STORE,
+    "slipway_pitr_keep_days": Field(
+        "integer", "days of which any second can be gone back to (tiers growth and enterprise)", default=14, minimum=7, maximum=30
+    ),
+    "slipway_pitr_archive_seconds": Field(
+        "integer", "seconds after which changes leave the server at the latest (tiers growth and enterprise)", default=300, minimum=30, maximum=1800
+    ),
 }  # fmt: skip
 
 KEYS = (
     "vault_backup_writer", "vault_backup_reader", "vault_backup_pruner", "vault_backup_evidence", "vault_backup_owner",
+    "vault_pitr_key",
 )  # fmt: skip
-VAULT = (*KEYS, "vault_backup_identity", "vault_backup_alarms")
+VAULT = (*KEYS, "vault_backup_identity", "vault_backup_alarms", "vault_pitr_passphrase")
+_PASSPHRASE = 20
 _KEY = Field(
     "mapping",
     "a storage key",
@@ -132,6 +150,7 @@ def check_backups(variables: Mapping[str, Any]) -> Iterator[Problem]:
     for name in KEYS:
         if variables.get(name):
             yield from check(variables[name], _KEY, (name,), secret=True)
+    yield from _check_pitr(variables)
     identity = variables.get("vault_backup_identity")
     if identity and (not isinstance(identity, str) or expected_form("age_identity", identity.strip())):
         yield Problem(
@@ -163,6 +182,38 @@ def _check_store(store: Mapping[str, Any], variables: Mapping[str, Any]) -> Iter
                 f"backups go to a bucket, and {name} is not set: the key that {purpose} with",
                 f"add {name}: {{key_id: ..., secret: ...}} to vault.yml; docs/backups.md says how to make it", path,
             )  # fmt: skip
+
+
+def _check_pitr(variables: Mapping[str, Any]) -> Iterator[Problem]:
+    if variables.get("slipway_recovery_tier", "startup") not in ("growth", "enterprise"):
+        return
+    passphrase = variables.get("vault_pitr_passphrase")
+    if not passphrase:
+        yield Problem(
+            f"tier {variables.get('slipway_recovery_tier')} archives WAL, and vault_pitr_passphrase is not set: what it is encrypted with",
+            "add it to vault.yml (openssl rand -base64 36) and keep a copy off the servers: without it nothing can be restored",
+            ("slipway_recovery_tier",),
+        )
+    elif not isinstance(passphrase, str) or len(passphrase) < _PASSPHRASE:
+        yield Problem(
+            f"vault_pitr_passphrase is no text of {_PASSPHRASE} letters or more",
+            "make one with: openssl rand -base64 36",
+            ("vault_pitr_passphrase",),
+        )
+    store = variables.get("slipway_pitr_store")
+    if not isinstance(store, Mapping):
+        return
+    path: Path = ("slipway_pitr_store",)
+    missing = [name for name in ("endpoint", "region", "bucket") if not store.get(name)]
+    if "path" in store and len(missing) < 3:
+        yield Problem("both path and a bucket are set", "keep path for a folder, or the others for S3", path)
+    elif "path" not in store and missing:
+        yield Problem(f"{', '.join(missing)} missing", "set endpoint, region and bucket, or path alone", path)
+    elif "path" not in store and not variables.get("vault_pitr_key"):
+        yield Problem(
+            "WAL goes to a bucket, and vault_pitr_key is not set",
+            "add vault_pitr_key: {key_id: ..., secret: ...} to vault.yml; docs/point_in_time.md says how to make it", path,
+        )  # fmt: skip
 
 
 def check_drills(groups: Mapping[str, Sequence[str]], variables: Mapping[str, Any]) -> Iterator[Problem]:

@@ -291,6 +291,7 @@ CONNECTION_VARIABLES = frozenset(
 PLAYBOOK_VARIABLES = frozenset(
     {"app", "release", "tag", "bootstrap_close_door"}
     | {"backup", "database", "into", "tables", "over", "undo", "identity_file", "keep"}
+    | {"to_time", "timeline"}
 )
 # Names an app cannot have: its database and role are named like it.
 RESERVED_APP_NAMES = frozenset(
