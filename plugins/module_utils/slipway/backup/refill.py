@@ -113,15 +113,14 @@ class Refill:
         path = self.private / "shape"
         try:
             for each in sorted(objects, key=lambda one: one.holds == "data"):
-                if each.holds == "data":
-                    command = argv.restore(self.server, target, section="data", tables=wanted())
-                    self._streamed(each, command)
-                    continue
+                # From a file always: out of a pipe pg_restore stops reading when it has what it was asked for, which
+                # looks like a failure to those who write into it.
                 self._make_plain(each, path)
-                for section in ("pre-data", "data") if each.holds == "dump" else ("pre-data",):
+                for section in {"dump": ("pre-data", "data"), "schema": ("pre-data",)}.get(each.holds, ("data",)):
                     tables = wanted() if section == "data" else ()
                     command = argv.restore(self.server, target, str(path), section=section, tables=tables)
                     run([Stage("pg_restore", command, self.env)], may_be_empty=True, hashed=False, timeout=self._left())
+                path.unlink()
         except PipelineError as error:
             raise restore_error("restore", error, name) from error
         finally:
