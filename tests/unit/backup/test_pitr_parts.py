@@ -16,7 +16,7 @@ from slipway.backup.config import ConfigError
 from slipway.backup.pitr_conf import Repository, Settings
 from slipway.backup.pitr_drill import Marks
 from slipway.backup.pitr_run import Archiver, Repo
-from slipway.backup.verdict import FAILED, PASSED, SKIPPED, Steps
+from slipway.backup.verdict import FAILED, PASSED, SKIPPED, TIERS, Steps
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 FOLDER = Repository("directory", "/var/lib/pgbackrest")
@@ -279,12 +279,12 @@ def test_what_could_not_be_looked_for_is_no_proof() -> None:
 
 def test_rpo_is_the_time_until_a_change_has_left_the_server() -> None:
     steps = Steps(60_000, 0, 30_000, 10_000)
-    found = pitr_drill.recovery("growth", steps, timedelta(minutes=2), 300, 4.5)
+    found = pitr_drill.recovery(TIERS["growth"], steps, timedelta(minutes=2), 300, 4.5)
     assert (found.rto_ms, found.rpo_now_ms, found.rpo_worst_ms, found.misses) == (100_000, 120_000, 304_500, ())
-    late = pitr_drill.recovery("growth", steps, timedelta(hours=2), 300, 4.5)
+    late = pitr_drill.recovery(TIERS["growth"], steps, timedelta(hours=2), 300, 4.5)
     assert (late.rpo_now_ms, late.rpo_worst_ms) == (7_200_000, 7_200_000)
     assert "RPO 2 h at worst" in late.misses[0]
-    assert "standby" in pitr_drill.recovery("enterprise", steps, timedelta(0), 60, 1).misses[0]
+    assert "standby" in pitr_drill.recovery(TIERS["enterprise"], steps, timedelta(0), 60, 1).misses[0]
 
 
 BASE = pitr.Base("B", "full", NOW, NOW, "1" * 24, "1" * 24, 1, 1)

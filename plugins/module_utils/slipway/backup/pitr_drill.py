@@ -19,10 +19,10 @@ from typing import Any
 from ..commands import run
 from ..errors import SlipwayError
 from ..postgres import server as pgserver
-from . import pitr, pitr_run, pitr_scratch
+from . import config, pitr, pitr_run, pitr_scratch
 from .evidence import Drill, Tried, as_tried
 from .pitr_conf import Settings
-from .verdict import FAILED, PASSED, SKIPPED, TIERS, Check, Recovery, Steps, clock_check, judge, span
+from .verdict import FAILED, PASSED, SKIPPED, TIERS, Check, Recovery, Steps, Tier, clock_check, judge, span
 
 REQUIRED: Mapping[str, str] = {
     "clock": "the server's clock and this host's agree, so a chosen second means something",
@@ -264,16 +264,23 @@ def _slipway() -> str:
 def _recovery(settings: Settings, course: _Course) -> Recovery | None:
     if course.steps is None:
         return None
-    return recovery(settings.tier, course.steps, course.at_risk, settings.archive_timeout_s, course.push)
+    return recovery(targets(settings), course.steps, course.at_risk, settings.archive_timeout_s, course.push)
 
 
-def recovery(tier: str, steps: Steps, at_risk: timedelta | None, archive_timeout_s: int, push_s: float) -> Recovery:
-    """RTO and RPO where WAL is archived. Pure.
+def targets(settings: Settings) -> Tier:
+    """The user's own recovery targets, where backups on this host are told of any, else the tier's."""
+    try:
+        return config.load().targets()
+    except SlipwayError:
+        return TIERS[settings.tier]
+
+
+def recovery(target: Tier, steps: Steps, at_risk: timedelta | None, archive_timeout_s: int, push_s: float) -> Recovery:
+    """RTO and RPO where WAL is archived, beside the targets. Pure.
 
     ``at_risk``: age of the newest archived WAL when the drill began (None: there was none yet). Worst case: the disaster
     comes just before a segment that was begun ``archive_timeout_s`` ago has arrived, which takes ``push_s``.
     """
-    target = TIERS[tier]
     now_ms = int(at_risk.total_seconds() * 1000) if at_risk is not None else archive_timeout_s * 1000
     worst_ms = archive_timeout_s * 1000 + int(push_s * 1000)
     misses = []
@@ -287,7 +294,13 @@ def recovery(tier: str, steps: Steps, at_risk: timedelta | None, archive_timeout
         )
         misses.append(f"RPO {span(max(now_ms, worst_ms))} at worst, target {span(target.rpo_s * 1000)}: {remedy}")
     return Recovery(
-        tier, steps.total_ms, target.rto_s * 1000, now_ms, max(now_ms, worst_ms), target.rpo_s * 1000, tuple(misses)
+        target.name,
+        steps.total_ms,
+        target.rto_s * 1000,
+        now_ms,
+        max(now_ms, worst_ms),
+        target.rpo_s * 1000,
+        tuple(misses),
     )
 
 
