@@ -38,7 +38,7 @@ USERS = ("owner", "writer", "reader", "pruner", "evidence")
 
 
 def policy() -> dict[str, Any]:
-    """What each key may do in the bucket; evidence is written and read below ``evidence/`` alone."""
+    """What each key may do in the bucket; evidence is written below ``evidence/`` alone."""
     bucket = f"arn:aws:s3:::{BUCKET}"
 
     def allow(user: str, actions: list[str], resource: str) -> dict[str, Any]:
@@ -54,8 +54,7 @@ def policy() -> dict[str, Any]:
         "Statement": [
             *(allow(user, actions, f"{bucket}/*") for user, actions in ON_OBJECTS.items()),
             *(allow(user, actions, bucket) for user, actions in ON_BUCKET.items()),
-            allow("evidence", [*_WRITE, *_READ], f"{bucket}/{EVIDENCE}"),
-            allow("evidence", ["ListBucket", "ListBucketVersions"], bucket),
+            allow("evidence", _WRITE, f"{bucket}/{EVIDENCE}"),
         ],
     }
 
