@@ -108,10 +108,12 @@ def converge(wish: Wish, *, dry_run: bool = False) -> Outcome:
         if not dry_run:
             raise
         return _bare(wish, outcome)  # psycopg or the superuser's way in come with the same run
-    if (pending or wish.restart) and not wish.restart_allowed:
+    # Started just now, it has its unit's rights already.
+    restart = wish.restart and "start" not in outcome.steps
+    if (pending or restart) and not wish.restart_allowed:
         what = ", ".join(pending) or "what its unit may do"
         outcome.warnings.append(f"These settings wait for a restart of PostgreSQL: {what}.")
-    elif pending or wish.restart:
+    elif pending or restart:
         outcome.steps.append(f"restart{' for ' + ', '.join(pending) if pending else ''}")
         if not dry_run:
             _restart(wish)
@@ -132,7 +134,7 @@ def _service(wish: Wish, outcome: Outcome, dry_run: bool) -> bool:
         return True
     outcome.steps.append("start")
     if not dry_run:
-        _start(wish, "start")
+        _start_or_put_back(wish, "start")
     return not dry_run
 
 
@@ -251,12 +253,13 @@ def _start(wish: Wish, verb: str) -> None:
 
 def _restart(wish: Wish) -> None:
     with pgpooler.paused(wish.pooler_port):
-        _restart_or_put_back(wish)
+        _start_or_put_back(wish, "restart")
 
 
-def _restart_or_put_back(wish: Wish) -> None:
+def _start_or_put_back(wish: Wish, verb: str) -> None:
+    """``start`` or ``restart``; the settings that worked last when these do not. Raises ClusterError then."""
     try:
-        _start(wish, "restart")
+        _start(wish, verb)
     except (SlipwayError, CommandError) as error:
         old = (
             wish.kept.read_bytes()
