@@ -27,13 +27,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Fails with the deploy's own message."""
         result = super().run(tmp, task_vars)
-        app, phase = self._task.args["app"], self._task.args.get("phase", "")
-        began = told = time.monotonic()
+        app = self._task.args["app"]
+        phases: list[dict[str, Any]] = []
+        began = said = time.monotonic()
         lost: float | None = None
         while True:
             try:
                 done = self._execute_module(
-                    "slipway.vps.app_follow", {**self._task.args, "seconds": LOOK_SECONDS}, task_vars=task_vars
+                    "slipway.vps.app_follow",
+                    {**self._task.args, "seconds": LOOK_SECONDS, "told": len(phases)},
+                    task_vars=task_vars,
                 )
                 lost = None
             except AnsibleConnectionFailure as error:
@@ -48,13 +51,17 @@ class ActionModule(ActionBase):
                     self._connection.reset()
                 time.sleep(3)
                 continue
+            for phase in done.get("phases", [])[len(phases) :]:
+                phases.append(phase)
+                said = time.monotonic()
+                if phase["status"] != "skipped":
+                    detail = f", {phase['detail']}" if phase["detail"] else ""
+                    display.display(f"  {app}: {phase['name'].replace('_', ' ')}: {phase['duration']} s{detail}")
             if not done.get("waiting"):
                 break
-            if time.monotonic() - told >= TELL_SECONDS:
-                told = time.monotonic()
-                display.display(f"  {app}: {phase or 'deploy'} goes on, {told - began:.0f} s so far")
-        if phase and done.get("detail"):
-            display.display(f"  {app}: {done['detail']}")
+            if time.monotonic() - said >= TELL_SECONDS:
+                said = time.monotonic()
+                display.display(f"  {app}: the deploy goes on, {said - began:.0f} s so far")
         done.pop("invocation", None)
         done.pop("waiting", None)
         return {**result, **done}

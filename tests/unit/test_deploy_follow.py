@@ -12,6 +12,10 @@ from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.vps.plugins.action import app_follow
 
+IMAGE = {"name": "image", "status": "ok", "detail": "ship slipway/notes:1", "duration": 6.2}
+COMMAND = {"name": "release_command", "status": "skipped", "detail": "none", "duration": 0.0}
+HEALTH = {"name": "health", "status": "ok", "detail": "healthy after 2.0 s", "duration": 2.0}
+
 
 def followed(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], MagicMock]:
     """What following returns when the host answers so, one look after the other; and the connection."""
@@ -26,10 +30,10 @@ def followed(answers: list[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[dict[
 
 
 def test_cut_connection_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    end = {"waiting": False, "detail": "healthy after 2.0 s", "changed": True, "invocation": {"module_args": {}}}
+    end = {"waiting": False, "phases": [HEALTH], "changed": True, "invocation": {"module_args": {}}}
     answers = [{"waiting": True}, AnsibleConnectionFailure("reset by peer"), AnsibleConnectionFailure("refused"), end]
     result, connection = followed(answers, monkeypatch)
-    assert result == {"detail": "healthy after 2.0 s", "changed": True}
+    assert result == {"phases": [HEALTH], "changed": True}
     assert connection.reset.call_count == 2
 
 
@@ -42,3 +46,18 @@ def test_connection_that_stays_away_ends_with_what_to_type(monkeypatch: pytest.M
 def test_failure_of_the_deploy_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     result, _ = followed([{"failed": True, "msg": "The new release was not healthy"}], monkeypatch)
     assert result == {"failed": True, "msg": "The new release was not healthy"}
+
+
+def test_each_phase_is_told_once_and_a_skipped_one_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(app_follow.display, "display", told.append)
+    answers = [
+        {"waiting": True, "phases": [IMAGE]},
+        {"waiting": True, "phases": []},
+        {"waiting": False, "phases": [IMAGE, COMMAND, HEALTH]},
+    ]
+    followed(answers, monkeypatch)
+    assert told == [
+        "  notes: image: 6.2 s, ship slipway/notes:1",
+        "  notes: health: 2.0 s, healthy after 2.0 s",
+    ]
