@@ -47,7 +47,7 @@ import shutil
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.engine import archive_name
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.images import archive_name
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.releases import Store
 
 

@@ -17,7 +17,9 @@ from . import __version__, lock
 from .backup import ctl as backupctl
 from .backup import drillctl, pitrctl, restorectl
 from .deploy import ctl as appctl
+from .deploy import images
 from .deploy.colours import Interrupted
+from .deploy.docker import Docker
 from .deploy.engine import Engine
 from .deploy.releases import STATES, Store
 from .deploy.state import Record
@@ -37,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "status": "what serves, and how it is",
         "releases": "the releases that are kept",
         "recover": "finish or undo what a crash cut off (all apps when none is named)",
+        "images": "load or build the images that were sent before Docker ran (started with Docker)",
         "run": "the engine itself: started by slipway-deploy@APP.service",
         "keep": "start what should run and does not, make the switch what the state says (started by a timer)",
         "switch": "make the switch what the state says (started at boot)",
@@ -116,22 +119,30 @@ def _verdict(record: Record) -> int:
     raise appctl.failure(record)
 
 
-def _app(arguments: argparse.Namespace) -> int:
-    verb = arguments.verb
-    if verb == "run":
-        return _run(arguments.app)
-    if verb in ("switch", "keep"):
-        for name in _names("") if verb == "keep" else []:
-            if mended := appctl.keep(Store(name)):
+def _look_after(verb: str, name: str) -> None:
+    """What systemd calls at boot, by a timer, and when Docker starts."""
+    if verb == "recover":
+        for app in _names(name):
+            if appctl.unfinished(Store(app)):
+                appctl.start_unit(app)
+    elif verb == "images":
+        waiting = sorted(path.parent.name for path in STATES.glob("*/incoming"))
+        images.bring_waiting(map(Store, waiting), Docker(), _say)
+    else:
+        for app in _names("") if verb == "keep" else []:
+            if mended := appctl.keep(Store(app)):
                 _say(mended if sys.stdout.isatty() else f"<5>{mended}")  # a notice, to systemd
         switch = Switch()
         with switch.guarded():
             switch.apply(Store("").routes())
-        return 0
-    if verb == "recover":
-        for name in _names(arguments.app):
-            if appctl.unfinished(Store(name)):
-                appctl.start_unit(name)
+
+
+def _app(arguments: argparse.Namespace) -> int:
+    verb = arguments.verb
+    if verb == "run":
+        return _run(arguments.app)
+    if verb in ("switch", "keep", "images", "recover"):
+        _look_after(verb, getattr(arguments, "app", ""))
         return 0
     if verb in ("deploy", "rollback"):
         operator = arguments.operator or appctl.login()

@@ -14,9 +14,8 @@ from dataclasses import replace
 
 from .. import journal, lock
 from ..errors import InputError, SlipwayError
-from . import compose
+from . import compose, images
 from .colours import Colours, Interrupted, PhaseError, World
-from .docker import ImageError
 from .releases import Release, Store, release_id
 from .spec import Colour, Spec, for_rollback, other
 from .state import Record, Request, Result
@@ -129,7 +128,7 @@ class Engine:
     def _deploy(self, request: Request, spec: Spec, env: Mapping[str, str], wish: str) -> None:
         record, colours, docker = self.colours.record, self.colours, self.world.docker
         with colours.phase("image", f"{spec.image.source} {spec.image.reference}") as phase:
-            image = self._image(spec)
+            image = images.bring(self.store, docker, spec.image)
             same = self._serving_is(image, wish)
             if same and not request.force:
                 phase.detail = f"{same} serves exactly this already"
@@ -156,35 +155,6 @@ class Engine:
         colours.switch_to(spec, record.release, record.colour)
         colours.state.held = {}
         self._settle(spec, env)
-
-    def _image(self, spec: Spec) -> str:
-        """The id of the wished image, fetched, built or loaded. Raises ImageError."""
-        docker, image = self.world.docker, spec.image
-        try:
-            if image.source == "registry":
-                docker.pull(image.reference)
-            elif docker.image_id(image.reference) is None:
-                archive = self.store.incoming / archive_name(image.reference)
-                if not archive.exists():
-                    raise ImageError(f"The image {image.reference} was not sent to the host", "", "run deploy.yml")
-                if image.source == "build":
-                    docker.build(archive, image.reference, image.dockerfile, image.args, image.target)
-                else:
-                    docker.load(archive)
-                archive.unlink()
-        except ImageError:
-            raise
-        except SlipwayError as error:
-            verb = {"registry": "pulled", "build": "built", "ship": "loaded"}[image.source]
-            remedy = (
-                "check its name and tag, and the registry's credentials (docker_registries)"
-                if image.source == "registry" else "mend what the lines above say and deploy again"
-            )  # fmt: skip
-            raise ImageError(f"The image {image.reference} could not be {verb}: {error.found}", "", remedy) from error
-        found = docker.image_id(image.reference)
-        if found is None:
-            raise ImageError(f"The image {image.reference} is not on the host", "it in the archive that was sent")
-        return found
 
     def _serving_is(self, image: str, wish: str) -> str:
         """The release that serves, if it is made of exactly this and runs; else an empty string."""
@@ -393,8 +363,3 @@ class Engine:
         self._finish("interrupted", PhaseError(
             f"The {record.kind} of {self.store.app} was cut off in phase {at}; {still}", "", "start it again"
         ))  # fmt: skip
-
-
-def archive_name(reference: str) -> str:
-    """The file name under which the archive for an image waits on the host."""
-    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in reference) + ".tar"
