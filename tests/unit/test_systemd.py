@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from slipway.commands import Outcome
 from slipway.errors import InputError
-from slipway.host.systemd import UnitFound, UnitSpec, parse_show, plan
+from slipway.host import systemd
+from slipway.host.systemd import Step, UnitFound, UnitSpec, parse_show, plan
 
 RUNNING = UnitFound("loaded", "active", "enabled", "simple")
 STOPPED = UnitFound("loaded", "inactive", "disabled", "simple")
@@ -56,3 +58,19 @@ def test_show_of_several_units_is_told_apart_and_aliases_count() -> None:
 def test_a_name_without_a_type_is_refused() -> None:
     with pytest.raises(InputError, match="ssh"):
         UnitSpec.parse({"name": "ssh"})
+
+
+def test_neighbours_of_the_same_verb_go_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+    monkeypatch.setattr(systemd, "run", lambda argv, **_: calls.append(argv) or Outcome(tuple(argv), 0, "", ""))
+    steps = [
+        Step("start", "docker.service"), Step("start", "slipway-network.service"),
+        Step("restart", "systemd-journald.service"), Step("start", "caddy.service"), Step("enable", "caddy.service"),
+    ]  # fmt: skip
+    systemd.apply(steps, daemon_reload=False)
+    assert [[argv[1], *argv[3:]] for argv in calls] == [
+        ["enable", "caddy.service"],
+        ["start", "docker.service", "slipway-network.service"],
+        ["restart", "systemd-journald.service"],
+        ["start", "caddy.service"],
+    ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -124,16 +125,19 @@ def plan(spec: UnitSpec, found: UnitFound) -> list[Step]:
 
 
 def apply(steps: Sequence[Step], *, daemon_reload: bool) -> None:
-    """Carry the steps out, verbs of the same kind in one call. Raises UnitError with the journal's last lines."""
+    """Carry the steps out, neighbours of the same verb in one call: systemd starts side by side what needs no order.
+
+    Raises UnitError with the journal's last lines.
+    """
     if daemon_reload:
         run(["systemctl", "daemon-reload"])
     for verb in ("unmask", "enable", "disable"):
         names = [step.unit for step in steps if step.verb == verb]
         if names:
             _systemctl(verb, names)
-    for step in steps:
-        if step.verb in ("start", "stop", "restart", "reload"):
-            _systemctl(step.verb, [step.unit])
+    running = [step for step in steps if step.verb in ("start", "stop", "restart", "reload")]
+    for verb, group in itertools.groupby(running, key=lambda step: step.verb):
+        _systemctl(verb, [step.unit for step in group])
     masked = [step.unit for step in steps if step.verb == "mask"]
     if masked:
         _systemctl("mask", masked)
