@@ -57,9 +57,13 @@ def verify(
     lock = Lock("COMPLIANCE" if mode == "COMPLIANCE" else "GOVERNANCE", (now or datetime.now(UTC)) + LOCKED_FOR) if mode else None  # fmt: skip
     try:
         probe = owner.put(f"{host}/{_FOLDER}/{name}.owner", b"slipway: a probe\n")
+        # Another one to destroy: a key that may must not make the others look as if they could not read.
+        bait = owner.put(f"{host}/{_FOLDER}/{name}.bait", b"slipway: a probe\n")
         for purpose, tries in (("writer", _writer), ("reader", _reader), ("evidence", _evidence), ("pruner", _pruner)):
             if purpose in keys:
-                verdict.tries += [(purpose, each) for each in tries(keys[purpose], host, name, probe, verdict)]
+                verdict.tries += [
+                    (purpose, each) for each in tries(keys[purpose], _Probes(host, name, probe, bait), verdict)
+                ]
             else:
                 verdict.notes.append(f"the {purpose}'s key was not given, so it was not tried")
         if lock is not None:
@@ -69,10 +73,22 @@ def verify(
     return verdict
 
 
-def _writer(store: S3Store, host: str, name: str, probe: Sent, verdict: Verdict) -> list[Tried]:
-    tries = setupcheck.writer(store, host, name)
-    tries.append(_try("destroy what another wrote", REFUSED, lambda: store.delete(probe.key, probe.version or "null")))
-    hides = _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=probe.key))
+@dataclass(frozen=True)
+class _Probes:
+    """Below ``<host>/``, told apart by ``name``: ``probe`` to read, ``bait`` to destroy."""
+
+    host: str
+    name: str
+    probe: Sent
+    bait: Sent
+
+
+def _writer(store: S3Store, at: _Probes, verdict: Verdict) -> list[Tried]:
+    tries = setupcheck.writer(store, at.host, at.name)
+    tries.append(
+        _try("destroy what another wrote", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null"))
+    )
+    hides = _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=at.bait.key))
     if hides.good or hides.found == ALLOWED:
         verdict.notes.append(
             "the writer's key can hide names, which destroys nothing: listings go by versions" if not hides.good
@@ -81,31 +97,33 @@ def _writer(store: S3Store, host: str, name: str, probe: Sent, verdict: Verdict)
     return tries
 
 
-def _reader(store: S3Store, host: str, name: str, probe: Sent, _verdict: Verdict) -> list[Tried]:
+def _reader(store: S3Store, at: _Probes, _verdict: Verdict) -> list[Tried]:
     return [
-        _try("read an object", ALLOWED, lambda: list(store.read(probe.key, version=probe.version))),
-        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{host}/")), None)),
-        *_no_writing(store, f"{host}/{_FOLDER}/{name}.reader"),
-        _try("destroy", REFUSED, lambda: store.delete(probe.key, probe.version or "null")),
-        _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=probe.key)),
+        _try("read an object", ALLOWED, lambda: list(store.read(at.probe.key, version=at.probe.version))),
+        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{at.host}/")), None)),
+        *_no_writing(store, f"{at.host}/{_FOLDER}/{at.name}.reader"),
+        _try("destroy", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
+        _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=at.bait.key)),
     ]
 
 
-def _evidence(store: S3Store, host: str, name: str, probe: Sent, _verdict: Verdict) -> list[Tried]:
+def _evidence(store: S3Store, at: _Probes, _verdict: Verdict) -> list[Tried]:
     return [
-        _try("write below evidence/", ALLOWED, lambda: store.put(f"{host}/evidence/{_FOLDER}-{name}", b"a probe\n")),
-        _try("write elsewhere", REFUSED, lambda: store.put(f"{host}/{_FOLDER}/{name}.evidence", b"a probe\n")),
-        _try("destroy", REFUSED, lambda: store.delete(probe.key, probe.version or "null")),
+        _try(
+            "write below evidence/", ALLOWED, lambda: store.put(f"{at.host}/evidence/{_FOLDER}-{at.name}", b"a probe\n")
+        ),
+        _try("write elsewhere", REFUSED, lambda: store.put(f"{at.host}/{_FOLDER}/{at.name}.evidence", b"a probe\n")),
+        _try("destroy", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
     ]
 
 
-def _pruner(store: S3Store, host: str, name: str, probe: Sent, _verdict: Verdict) -> list[Tried]:
-    """Last of all: it destroys the probe."""
+def _pruner(store: S3Store, at: _Probes, _verdict: Verdict) -> list[Tried]:
+    """Last of all: it may destroy, and does."""
     return [
-        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{host}/")), None)),
-        _try("read an object", ALLOWED, lambda: list(store.read(probe.key, version=probe.version))),
-        *_no_writing(store, f"{host}/{_FOLDER}/{name}.pruner"),
-        _try("destroy a version", ALLOWED, lambda: store.delete(probe.key, probe.version or "null")),
+        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{at.host}/")), None)),
+        _try("read an object", ALLOWED, lambda: list(store.read(at.probe.key, version=at.probe.version))),
+        *_no_writing(store, f"{at.host}/{_FOLDER}/{at.name}.pruner"),
+        _try("destroy a version", ALLOWED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
     ]
 
 
