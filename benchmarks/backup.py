@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -76,7 +77,7 @@ if given["what"] == "streams":  # the dumps alone, as a run starts them
     sys.exit()
 store = S3Store(Bucket("b", given["endpoint"], "r", "k", "s")) if given["endpoint"] else DirectoryStore(home / "store")
 around = take.Around(server=server, state=home / "state", recipients=home / "recipients", metrics=home, cores=given["cores"])
-config = Config("bench", Place("directory", "/x"), (), left_out=("postgres",), parallel_mb=given["parallel_mb"])
+config = Config("bench", Place("directory", "/x"), (), left_out=("postgres", "app"), parallel_mb=given["parallel_mb"])
 done = take.run(config, lambda: store, around)
 print(json.dumps({"hash_ms": done.hash_ms, "held_ms": done.held_ms, "stored": done.stored_bytes}))
 """
@@ -177,9 +178,73 @@ def figures(costs: dict[str, Cost]) -> list[Figure]:
             "",
             1 / 1.3,
         ),
+        Figure(
+            "pgbench alone / during a backup: transactions", single.told["alone"] / single.told["during"], "", 1 / 0.7
+        ),
         Figure("snapshot held, one stream", single.told["held_ms"] / 1000, "s"),
         Figure("snapshot held, several streams", parallel.told["held_ms"] / 1000, "s"),
     ]
+
+
+def felt(socket: str, command: list[str], seconds: int = 15) -> dict[str, float]:
+    """Transactions a second of an app that asks for all it can get (pgbench, 8 clients), alone and during a backup.
+
+    The backup's programs run at the nice value of their unit; its server processes cannot.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "plugins/module_utils")}
+    tool = [program("pgbench"), "-h", socket, "-U", "postgres"]
+    subprocess.run([*tool, "-i", "-q", "-s", "10", "app"], check=True, capture_output=True)
+
+    def rate() -> float:
+        done = subprocess.run(
+            [*tool, "-c", "8", "-j", "2", "-T", str(seconds), "app"], check=True, capture_output=True, text=True
+        )
+        return float(re.search(r"tps = ([0-9.]+)", done.stdout)[1])  # type: ignore[index]
+
+    rate()
+    alone = rate()
+    over = threading.Event()
+
+    def again_and_again() -> None:
+        while not over.is_set():
+            subprocess.run(["nice", "-n", "10", *command], check=True, capture_output=True, env=environment)
+
+    worker = threading.Thread(target=again_and_again)
+    worker.start()
+    try:
+        time.sleep(2)
+        during = rate()
+    finally:
+        over.set()
+        worker.join()
+    return {"alone": alone, "during": during}
+
+
+def program(name: str) -> str:
+    """One of PostgreSQL's programs, which Debian keeps off the PATH in part."""
+    found = shutil.which(name)
+    return found or str(max(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: int(path.parts[-3])))
+
+
+def fill(socket: str, megabytes: int) -> int:
+    """Make the database, unless it is there (of an earlier run on a server that was given); the pid of the postmaster."""
+    import psycopg
+
+    with psycopg.connect(f"host={socket} user=postgres dbname=postgres", autocommit=True) as conn:
+        there = conn.execute(f"SELECT FROM pg_database WHERE datname = '{NAME}'".encode()).fetchone() is not None
+        if not there:
+            conn.execute(f"CREATE DATABASE {NAME}".encode())
+    with psycopg.connect(f"host={socket} user=postgres dbname={NAME}", autocommit=True) as conn:
+        for statement in [] if there else DATA.format(rows=megabytes * 1024 * 1024 // 430).split(";"):
+            if statement.strip():
+                conn.execute(statement.encode())
+        conn.execute("ALTER SYSTEM SET autovacuum = off")  # its work would be counted as somebody's
+        conn.execute("SELECT pg_reload_conf()")
+        conn.execute("VACUUM ANALYZE")
+        conn.execute("CHECKPOINT")
+        ((size,),) = conn.execute(f"SELECT pg_database_size('{NAME}') / 1048576").fetchall()
+        progress(f"a database of {size} MB")
+        return int(Path(f"/proc/{conn.info.backend_pid}/stat").read_text().rsplit(") ", 1)[1].split()[1])
 
 
 def measure(socket: str, home: Path, megabytes: int, cores: int) -> dict[str, Cost]:
@@ -190,21 +255,8 @@ def measure(socket: str, home: Path, megabytes: int, cores: int) -> dict[str, Co
     subprocess.run(["age-keygen", "-o", str(home / "identity")], check=True, capture_output=True)
     done = subprocess.run(["age-keygen", "-y", str(home / "identity")], check=True, capture_output=True)
     recipients.write_bytes(done.stdout)
-    with psycopg.connect(f"host={socket} user=postgres dbname=postgres", autocommit=True) as conn:
-        conn.execute(f"CREATE DATABASE {NAME}".encode())
-    with psycopg.connect(f"host={socket} user=postgres dbname={NAME}", autocommit=True) as conn:
-        progress(f"filling a database with {megabytes} MB ...")
-        for statement in DATA.format(rows=megabytes * 1024 * 1024 // 430).split(";"):
-            if statement.strip():
-                conn.execute(statement.encode())
-        conn.execute("ALTER SYSTEM SET autovacuum = off")  # its work would be counted as somebody's
-        conn.execute("SELECT pg_reload_conf()")
-        conn.execute("VACUUM ANALYZE")
-        conn.execute("CHECKPOINT")
-        ((size,),) = conn.execute(f"SELECT pg_database_size('{NAME}') / 1048576").fetchall()
-        progress(f"{size} MB")
-        backend = Path(f"/proc/{conn.info.backend_pid}/stat").read_text().rsplit(") ", 1)[1].split()
-    meter = Meter(int(backend[1]))
+    backend = fill(socket, megabytes)
+    meter = Meter(backend)
     where = f"host={socket} user=postgres dbname={NAME}"
     level, threads = (1, 1) if cores == 1 else (3, max(1, min(4, cores // 2)))
     pipeline = f"pg_dump -Fc -Z0 -d '{where}' | zstd -q -{level} -T{threads} -c | age --encrypt -R {recipients}"
@@ -234,6 +286,11 @@ def measure(socket: str, home: Path, megabytes: int, cores: int) -> dict[str, Co
             progress(f"{name}: {costs[name].wall:.1f} s, CPU {costs[name].cpu:.1f} s, {costs[name].memory:.0f} MB")
             shutil.rmtree(home / "store", ignore_errors=True)
             bucket.objects.clear()
+        with psycopg.connect(f"host={socket} user=postgres dbname=postgres", autocommit=True) as conn:
+            conn.execute("DROP DATABASE IF EXISTS app")
+            conn.execute("CREATE DATABASE app")
+        progress("an app beside it ...")
+        costs["single"].told |= felt(socket, commands["single"])
     finally:
         bucket.close()
     return costs
@@ -244,6 +301,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.backup", description=__doc__)
     parser.add_argument("--mb", type=int, default=1024, help="of rows")
     parser.add_argument("--cores", type=int, default=len(os.sched_getaffinity(0)), help="that the backup may count on")
+    parser.add_argument("--fill", action="store_true", help="only fill the server of SLIPWAY_TEST_PG, for a run later")
     options = parser.parse_args(argv)
     if missing := [name for name in ("pg_dump", "zstd", "age", "age-keygen") if shutil.which(name) is None]:
         progress(f"{', '.join(missing)} is not installed: run bin/setup")
@@ -253,6 +311,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with server() as conninfo:
             socket = dict(each.split("=", 1) for each in conninfo.split())["host"]
+            if options.fill:
+                fill(socket, options.mb)
+                return 0
             costs = measure(socket, home, options.mb, options.cores)
     finally:
         shutil.rmtree(home, ignore_errors=True)

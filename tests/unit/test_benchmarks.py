@@ -120,10 +120,11 @@ def test_the_figures_of_backups_set_hashing_apart_and_miss_what_is_missed() -> N
     costs = {
         "plain": cost(10, 10, 40), "gzip": cost(40, 40, 10), "hash": cost(5, 5, 20), "s3": cost(12, 17, 150),
         "one stream": cost(8, 8, 40), "streams": cost(7, 9, 50),
-        "single": cost(10, 16, 80, {"held_ms": 9000}), "parallel": cost(9, 17, 201, {"held_ms": 8000}),
+        "single": cost(10, 16, 80, {"held_ms": 9000, "alone": 100, "during": 60}), "parallel": cost(9, 17, 201, {"held_ms": 8000}),
     }  # fmt: skip
     found = {each.name: each for each in backup.figures(costs)}
     assert found["backup run without its hashing / plain tools: CPU"].value == pytest.approx(1.1)
     assert found["backup run without its hashing / gzip: CPU"].met
+    assert not found["pgbench alone / during a backup: transactions"].met
     assert not found["memory of all programs, several streams"].met
     assert not found["several streams / one: wall time of the dumps alone"].met
