@@ -30,7 +30,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(config, "STATE", tmp_path / "state")
-    monkeypatch.setattr(shelves, "NOW", NOW)
+    monkeypatch.setattr(shelves, "NOW", datetime.now(UTC))  # not that of the import: minutes ago in a long run
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path / "credentials"))
     return tmp_path / "state"
 
