@@ -41,9 +41,9 @@ def policy() -> dict[str, Any]:
     """What each key may do in the bucket; evidence is written below ``evidence/`` alone."""
     bucket = f"arn:aws:s3:::{BUCKET}"
 
-    def allow(user: str, actions: list[str], resource: str) -> dict[str, Any]:
+    def allow(user: str, actions: list[str], resource: str, effect: str = "Allow") -> dict[str, Any]:
         return {
-            "Effect": "Allow",
+            "Effect": effect,
             "Principal": {"AWS": f"arn:aws:iam:::user/{user}"},
             "Action": [f"s3:{action}" for action in actions],
             "Resource": resource,
@@ -55,6 +55,9 @@ def policy() -> dict[str, Any]:
             *(allow(user, actions, f"{bucket}/*") for user, actions in ON_OBJECTS.items()),
             *(allow(user, actions, bucket) for user, actions in ON_BUCKET.items()),
             allow("evidence", _WRITE, f"{bucket}/{EVIDENCE}"),
+            # Here an object belongs to who wrote it, who might read it, and the bucket's owner might not: at B2 neither is so.
+            *(allow(user, [*_READ, "PutObjectAcl"], f"{bucket}/*", "Deny") for user in ("writer", "evidence")),
+            *(allow("owner", ["*"], each) for each in (bucket, f"{bucket}/*")),
         ],
     }
 
