@@ -57,6 +57,11 @@ def policy() -> dict[str, Any]:
             allow("evidence", _WRITE, f"{bucket}/{EVIDENCE}"),
             # Here an object belongs to who wrote it, who might read it, and the bucket's owner might not: at B2 neither is so.
             *(allow(user, [*_READ, "PutObjectAcl"], f"{bucket}/*", "Deny") for user in ("writer", "evidence")),
+            # Whoever may set a lock may shorten one under GOVERNANCE here, unless told otherwise.
+            *(
+                allow(user, ["BypassGovernanceRetention"], f"{bucket}/*", "Deny")
+                for user in ("writer", "reader", "pruner", "evidence")
+            ),
             *(allow("owner", ["*"], each) for each in (bucket, f"{bucket}/*")),
         ],
     }
