@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 APPLICATION = "slipway-backup"
 PROGRAMS = ("pg_dump", "pg_dumpall", "zstd", "age")
 # A database may be read-only by default for the app's sake; the sentinel has to be written all the same.
-_OPTIONS = f"options='-c default_transaction_read_only=off' application_name={APPLICATION} connect_timeout=20"
+_OPTIONS = f"options='-c default_transaction_read_only=off' application_name={APPLICATION} connect_timeout=20 client_encoding=UTF8"
 
 
 class SourceError(SlipwayError):

@@ -9,7 +9,6 @@ import pwd
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,9 @@ def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
     path = folder / f"{what}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder.parent, folder):  # whoever made them first: the units have users of their own
+            if folder == REQUESTS:
+                each.chmod(0o755)
         aside = path.with_suffix(".new")
         aside.write_text(json.dumps(dict(request)), encoding="utf-8")
         aside.chmod(0o644)
@@ -42,13 +44,20 @@ def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
 
 
 def asked(what: str, folder: Path = REQUESTS) -> dict[str, Any]:
-    """What a person asked of the unit that this process is; empty for the timer. The unit's end removes it."""
+    """What a person asked of the unit that this process is; empty for the timer. The unit's end removes it.
+
+    Raises UnitError for a request that is there and cannot be read: doing something else instead would be worse.
+    """
     if "INVOCATION_ID" not in os.environ:
         return {}
-    with suppress(OSError, ValueError):
-        found = json.loads((folder / f"{what}.json").read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+    path = folder / f"{what}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UnitError(f"The request {path} cannot be read: {error}", "what root asked for", "ask again") from error
+    return found if isinstance(found, dict) else {}
 
 
 def active(unit: str) -> bool:

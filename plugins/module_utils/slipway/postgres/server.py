@@ -72,7 +72,8 @@ def connect(
 ) -> Any:
     """An autocommit psycopg connection by Unix socket as the OS and database user ``user``. Raises ServerError.
 
-    ``options`` are for the server; PgBouncer's console takes none.
+    ``options`` are for the server; PgBouncer's console takes none. Text is text also where the database's encoding is
+    SQL_ASCII, for which psycopg would else give bytes.
     """
     try:
         import psycopg
@@ -84,7 +85,7 @@ def connect(
         try:
             return psycopg.connect(
                 host=socket_dir, port=port, user=user, dbname=dbname, autocommit=True, connect_timeout=10,
-                application_name="slipway", options=options,
+                application_name="slipway", options=options, client_encoding="UTF8",
             )  # fmt: skip
         except psycopg.Error as error:
             raise ServerError(
