@@ -61,9 +61,9 @@ def tool(name: str) -> str:
     return str(VENV / name)
 
 
-def pytest_stage(name: str, paths: Sequence[str], tier: int, *options: str) -> Stage:
+def pytest_stage(name: str, paths: Sequence[str], tier: int, *options: str, alone: bool = False) -> Stage:
     """A stage that runs pytest on some paths."""
-    return Stage(name, (tool("pytest"), *paths, *options), tier, pytest=True)
+    return Stage(name, (tool("pytest"), *paths, *options), tier, pytest=True, alone=alone)
 
 
 def stages(*, slow: bool = True) -> list[Stage]:
@@ -86,6 +86,7 @@ def stages(*, slow: bool = True) -> list[Stage]:
                 [f"tests/integration/test_{name}.py" for name in names],
                 2 if group in LONG else 1,
                 *chosen,
+                alone=group in ALONE,
             )
             for group, names in integration.items()
         ),
@@ -113,6 +114,8 @@ LONGEST = (
     "integration_host", "integration_deploy", "integration_backups", "integration_edge", "molecule_rung0",
     "integration_database",
 )  # fmt: skip
+# What clients wait for is measured on a machine that does nothing else.
+ALONE = ("load",)
 # Left to --all: an image of its own, and what a busy machine makes of cut connections is not all understood yet.
 LONG = ("s3",)
 # Test files that share a lab host run in one stage, so that it is brought up once; the rest share the converged host.
@@ -125,6 +128,7 @@ SHARED_HOSTS = {
     "deploy": ("deploy",),
     "backups": ("backups",),
     "pitr": ("pitr",),
+    "load": ("deploy_under_load",),
 }
 
 

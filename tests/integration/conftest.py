@@ -7,11 +7,10 @@ Environment: SLIPWAY_KEEP=1 leaves labs standing after the run, and finds them a
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from tests.integration import calm
 from tests.integration.world import World, docker_missing, raise_lab, remove_lab
 
 
@@ -22,13 +21,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("lab"):
                 item.add_marker(pytest.mark.skip(reason=reason))
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Around a test with its fixtures, and around its timeout: waiting for others is not its time."""
-    with calm.machine(alone=item.get_closest_marker("calm") is not None):
-        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.world import World
 from tests.load.scenario import STALLED_MS, Phase, Run, deploys_under_load
 
-pytestmark = [pytest.mark.lab, pytest.mark.calm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 SWITCHING = ("deploy", "rollback")
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests import run
-from tests.integration import calm
 from tests.run import Stage
 
 ROOT = run.ROOT
@@ -91,39 +88,15 @@ def test_ctrl_c_ends_what_runs_and_starts_nothing_more(logs: Path, monkeypatch: 
     assert not run.STARTED
 
 
-def test_a_calm_test_waits_for_the_others_and_goes_before_their_next_one(logs: Path) -> None:
-    order: list[str] = []
-
-    def other(name: str) -> None:
-        with calm.machine(logs, alone=False):
-            order.append(f"{name} begins")
-            time.sleep(0.4)
-            order.append(f"{name} ends")
-
-    def quiet() -> None:
-        with calm.machine(logs, alone=True):
-            order.append("calm begins")
-            time.sleep(0.4)
-            order.append("calm ends")
-
-    def later(seconds: float, what: Callable[..., None], *words: str) -> threading.Thread:
-        thread = threading.Timer(seconds, what, words)
-        thread.start()
-        return thread
-
-    for thread in [
-        later(0, other, "first"),
-        later(0.1, quiet),
-        later(0.2, other, "second"),
-        later(0.2, other, "third"),
-    ]:
-        thread.join()
-    assert order[:4] == ["first begins", "first ends", "calm begins", "calm ends"]
-    assert [word.split()[1] for word in order[4:]] == ["begins", "begins", "ends", "ends"]
-
-
 def test_every_file_of_integration_tests_is_in_one_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "ROOT", ROOT)
     words = [word for stage in run.stages() for word in stage.argv]
     for file in (ROOT / "tests/integration").glob("test_*.py"):
         assert words.count(f"tests/integration/{file.name}") == 1
+
+
+def test_what_clients_wait_for_is_measured_on_a_machine_that_does_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "ROOT", ROOT)
+    (load,) = (stage for stage in run.stages() if stage.name == "integration_load")
+    assert load.alone
+    assert "tests/integration/test_deploy_under_load.py" in load.argv
