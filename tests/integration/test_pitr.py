@@ -243,9 +243,9 @@ def test_a_restore_that_fails_puts_the_server_back_by_itself(host: PitrHost) -> 
     then = host.now()
     host.switch()
     host.good("restore", "--database", "notes", "--to-time", then, "--plan")
-    # The base backup is damaged in the store after it was chosen: every file of it is cut short.
+    # The base backup is damaged in the store after it was chosen: every file of it is cut short. WAL goes on arriving beside it.
     host.world.root(
-        "cp -a /var/lib/pgbackrest /var/lib/pgbackrest.good; find /var/lib/pgbackrest/backup/main -path '*bundle*' -type f -exec truncate -s 100 {} +"
+        "cp -a /var/lib/pgbackrest/backup /var/lib/pgbackrest.good; find /var/lib/pgbackrest/backup/main -path '*bundle*' -type f -exec truncate -s 100 {} +"
     )
     try:
         done = host.pitr("restore", "--whole-server", "--confirm", "db1", "--to-time", then)
@@ -254,7 +254,7 @@ def test_a_restore_that_fails_puts_the_server_back_by_itself(host: PitrHost) -> 
         assert host.world.sql("SELECT to_regclass('stays') IS NOT NULL") == "t"
         assert drill(host)["verdict"] == "failed"
     finally:
-        host.world.root("rm -rf /var/lib/pgbackrest && mv /var/lib/pgbackrest.good /var/lib/pgbackrest")
+        host.world.root("rm -rf /var/lib/pgbackrest/backup && mv /var/lib/pgbackrest.good /var/lib/pgbackrest/backup")
     host.good("check")
 
 
