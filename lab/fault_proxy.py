@@ -207,8 +207,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._drain()
             seen.status = 400
             return self._refuse(400, *why)
-        seen.status = self._forward(operation, faults)
-        return None
+        return self._forward(seen, faults)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _any
 
@@ -234,7 +233,7 @@ class _Handler(BaseHTTPRequestHandler):
         for _ in self._body(None):
             pass
 
-    def _forward(self, operation: str, faults: dict[Kind, Fault]) -> int:
+    def _forward(self, seen: Seen, faults: dict[Kind, Fault]) -> None:
         upstream = self.server.proxy.connect()
         try:
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
@@ -242,19 +241,18 @@ class _Handler(BaseHTTPRequestHandler):
                 if name.lower() not in _HOP:
                     upstream.putheader(name, _skewed(name, value, faults.get("skew")))
             upstream.endheaders()
-            up = operation in ("put_object", "upload_part")
+            up = seen.operation in ("put_object", "upload_part")
             for piece in self._body(faults.get("flip") if up else None):
                 upstream.send(piece)
             answer = upstream.getresponse()
             if {"swallow", "late_error"} & faults.keys():
                 answer.read()
                 if fault := faults.get("late_error"):
-                    self._refuse(fault.status, fault.code, "though it was done", fault.retry_after)
-                    return fault.status
-                self._cut_off()
-                return 0
+                    seen.status = fault.status
+                    return self._refuse(fault.status, fault.code, "though it was done", fault.retry_after)
+                return self._cut_off()
+            seen.status = answer.status  # before the client has its answer, and may look
             self._answer(answer, faults)
-            return answer.status
         finally:
             upstream.close()
 
