@@ -50,6 +50,10 @@ class SlipwayError(Exception):
         }
 
 
+class BusyError(SlipwayError):
+    """Another of the kind is at work, and there can be one at a time."""
+
+
 class InputError(SlipwayError):
     """A value given by the user is of the wrong type, out of range, or contradicts another one."""
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import SlipwayError
+from . import errors
 
 
-class BusyError(SlipwayError):
+class BusyError(errors.BusyError):
     """Somebody else holds the lock. ``holder`` is the note that they left (``who``, ``since``, ``what``, ``pid``)."""
 
     def __init__(self, name: str, holder: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from slipway.backup import config, ctl, runs, setupcheck, take, unit, view
 from slipway.backup.codec import to_plain
 from slipway.backup.config import Config, Place
 from slipway.backup.store import DirectoryStore
+from slipway.host import following
 
 from . import shelf as shelves
 from .fake_s3 import FakeS3
@@ -207,7 +208,7 @@ esac
         (tmp_path / "bin" / name).write_text(text)
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
-    monkeypatch.setattr(unit.ask, "__defaults__", (tmp_path / "requests",))
+    monkeypatch.setattr(following.ask, "__defaults__", (tmp_path / "requests",))
     monkeypatch.setenv("SUDO_USER", "ann")
     found, out, _ = call("run", "--json", "--hold", "before the move")
     assert found == code

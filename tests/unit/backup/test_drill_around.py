@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from slipway import lock
 from slipway.backup import drill, scratch
+from slipway.errors import BusyError
 
 from .drilling import Ground, ground, keys, rich
 
@@ -30,7 +31,7 @@ def test_without_any_backup_nothing_is_proved(ground: Ground) -> None:
 def test_a_second_drill_is_told_who_is_at_work(ground: Ground) -> None:
     with (
         lock.held(ground.home / "state/lock", "x", {"who": "timer", "what": "drill 1", "since": "noon"}),
-        pytest.raises(drill.BusyError, match="drill 1 by timer since noon"),
+        pytest.raises(BusyError, match="drill 1 by timer since noon"),
     ):
         ground.drill()
 

@@ -14,6 +14,7 @@ from slipway.backup import alarms, config, drillctl, drillwatch, metrics, unit
 from slipway.backup.config import Config, Place
 from slipway.backup.evidence import Drill, Tried
 from slipway.backup.verdict import Check, Recovery, Steps
+from slipway.host import following
 
 from .drilling import Ground, ground, keys, rich
 from .fake_s3 import FakeS3, Fault
@@ -82,7 +83,7 @@ def test_the_command_runs_shows_lists_notes_and_verifies(
     ground: Ground, rich: str, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     taken = ground.taker.take([rich])
-    unit.ask("drill", {"by": "ann", "backup": ""}, ground.home / "requests")
+    following.ask("drill", {"by": "ann", "backup": ""}, ground.home / "requests")
     assert cli.main(["drill", "run", "--here", *command]) == 0
     said = capsys.readouterr().out
     assert f"{taken.backup_id}: proved" in said

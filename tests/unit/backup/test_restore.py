@@ -154,7 +154,7 @@ def test_over_a_live_database_the_backup_is_chosen_before_the_safety_backup_is_t
         return 0
 
     monkeypatch.setattr(restorectl.unit, "active", lambda _unit: False)
-    monkeypatch.setattr(restorectl.unit, "ask", lambda _what, data: asked.append((data["backup"], data["plan"])))
+    monkeypatch.setattr(restorectl.following, "ask", lambda _what, data: asked.append((data["backup"], data["plan"])))
     monkeypatch.setattr(restorectl.unit, "follow", start)
     monkeypatch.setattr(restorectl, "_exists", lambda _settings, _name: True)
     monkeypatch.setattr(restorectl, "_take_place", lambda *_given, **_more: asked.append("swap") or {"database": "app"})

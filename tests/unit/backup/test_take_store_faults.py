@@ -16,6 +16,7 @@ from slipway.backup.config import Config
 from slipway.backup.retry import Retry
 from slipway.backup.stopping import Interrupted, Stop
 from slipway.backup.store import DirectoryStore, Store
+from slipway.errors import BusyError
 
 from .fake_s3 import FakeS3, Fault
 from .faults import SLOW, around, await_file, config, database, fails, meanwhile, programs, store
@@ -82,7 +83,7 @@ def test_a_signal_is_heard_while_the_bucket_is_waited_for(config: Config, around
 
 def test_two_runs_at_once_and_a_stale_lock(config: Config, store: DirectoryStore, around: take.Around) -> None:
     held = runs.Holder("20260315T030000Z-db1-0a1b2c", around.now(), "ann", 1)
-    with runs.held(around.state, held), pytest.raises(runs.BusyError, match=r"backup 20260315T.* by ann, is not over"):
+    with runs.held(around.state, held), pytest.raises(BusyError, match=r"backup 20260315T.* by ann, is not over"):
         take.run(config, lambda: store, around)
     assert runs.records(around.state) == []
     # A process that was killed leaves its note and, the kernel having let go, no lock.

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..errors import SlipwayError
+from ..host import following
 from . import alarms, config, listing, prune, retention, runs, setupcheck, take, unit, view
 from .codec import to_plain
 from .config import Config, ConfigError
 from .stopping import by_signals
 from .store import Store
+from .unit import FAILED, GOOD
 from .verdict import span
 
-GOOD, FAILED, USAGE, BUSY = 0, 1, 2, 3
 UNIT = "slipway-backup.service"
 
 
@@ -55,29 +55,20 @@ def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run a verb; the exit code. Every SlipwayError becomes one message."""
-    try:
-        if arguments.verb == "run" and not arguments.here:
-            return _start(arguments)
-        return _VERBS[arguments.verb](config.load(arguments.config), arguments)
-    except runs.BusyError as error:
-        return _failure(error, arguments, BUSY)
-    except SlipwayError as error:
-        return _failure(error, arguments, FAILED)
+    return unit.told(lambda: _verb_of(arguments), as_json=arguments.json)
 
 
-def _failure(error: SlipwayError, arguments: argparse.Namespace, code: int) -> int:
-    if arguments.json:
-        print(json.dumps({"result": "busy" if code == BUSY else "failed", **error.to_dict(), "reason": str(error)}))
-    print(f"slipway: {error}", file=sys.stderr)
-    return code
+def _verb_of(arguments: argparse.Namespace) -> int:
+    if arguments.verb == "run" and not arguments.here:
+        return _start(arguments)
+    return _VERBS[arguments.verb](config.load(arguments.config), arguments)
 
 
 def _start(arguments: argparse.Namespace) -> int:
     """A person asks: the unit does it, with its user, its keys and its limits."""
     config.load(arguments.config)
-    if unit.active(UNIT):
-        raise runs.BusyError("A backup is at work already", "one at a time", f"follow it: journalctl -fu {UNIT}")
-    unit.ask("backup", {"by": unit.login(), "hold": arguments.hold})
+    unit.check_idle(UNIT, "A backup")
+    following.ask("backup", {"by": unit.login(), "hold": arguments.hold})
     code = unit.follow(UNIT, (lambda _text: None) if arguments.json else None)
     if arguments.json and (known := runs.records(config.STATE)):
         print(json.dumps(to_plain(known[-1])))

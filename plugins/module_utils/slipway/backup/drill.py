@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .. import lock
-from ..errors import SlipwayError
+from ..errors import BusyError, SlipwayError
 from . import scratch
 from .attempt import Attempt, Means, attempt
 from .codec import canonical, decode, parse_json
@@ -29,10 +29,6 @@ from .verdict import PASSED, REQUIRED, SKIPPED, Check, Recovery, recovery
 
 TRIES = 3
 GOOD, BUSY, FAILED, INCONCLUSIVE = 0, 3, 4, 5
-
-
-class BusyError(SlipwayError):
-    """Another drill runs."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ..errors import SlipwayError
+from ..host import following
 from . import alarms, assertions, config, drill, drillwatch, metrics, unit
 from .attempt import Means
 from .codec import to_plain
@@ -22,10 +22,10 @@ from .config import Config
 from .evidence import Drill, Note
 from .evidence_view import markdown
 from .proofs import Proofs
+from .unit import FAILED, GOOD
 from .verdict import span
 
 UNIT = "slipway-drill.service"
-GOOD, FAILED, BUSY = 0, 1, 3
 
 
 def add(commands: Any) -> None:
@@ -58,19 +58,7 @@ def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> int:
     """Run a verb; the exit code. SlipwayErrors become one message."""
     verbs = {"run": _run, "show": _show, "list": _list, "verify-chain": _verify, "note": _note, "anchor": _anchor}
-    try:
-        return verbs[arguments.verb](arguments)
-    except SlipwayError as error:
-        busy = isinstance(error, drill.BusyError)
-        if arguments.json:
-            print(json.dumps({"result": "busy" if busy else "error", **error.to_dict(), "reason": str(error)}))
-        print(f"slipway: {error}", file=sys.stderr)
-        return BUSY if busy else FAILED
-    except PermissionError:
-        raise  # told by the command
-    except OSError as error:
-        print(f"slipway: {error.filename or 'a file'}: {error.strerror}.", file=sys.stderr)
-        return FAILED
+    return unit.told(lambda: verbs[arguments.verb](arguments), as_json=arguments.json)
 
 
 def _say(text: str) -> None:
@@ -81,17 +69,12 @@ def _quiet(_text: bytes) -> None:
     """Show nothing of the unit's journal."""
 
 
-def _check_idle() -> None:
-    if unit.active(UNIT):
-        raise drill.BusyError("A drill is at work already", "one at a time", f"follow it: journalctl -fu {UNIT}")
-
-
 def _run(arguments: argparse.Namespace) -> int:
     who = arguments.by or os.environ.get("SUDO_USER", "") or ("root" if os.geteuid() == 0 else "")
     if arguments.here:
         return _run_here(arguments)
-    _check_idle()
-    unit.ask("drill", {"by": who, "backup": arguments.backup})
+    unit.check_idle(UNIT, "A drill")
+    following.ask("drill", {"by": who, "backup": arguments.backup})
     code = unit.follow(UNIT, _quiet if arguments.json else None)
     if arguments.json and code != FAILED:
         _show(argparse.Namespace(**{**vars(arguments), "id": ""}))

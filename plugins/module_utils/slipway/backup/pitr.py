@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from .. import errors
 from ..errors import InputError, SlipwayError
 from .codec import FormatError
 
@@ -31,7 +32,7 @@ class RangeError(PitrError):
     """The second that was asked for cannot be reached."""
 
 
-class BusyError(PitrError):
+class BusyError(PitrError, errors.BusyError):
     """Another run of pgBackRest holds its lock."""
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..commands import run
 from ..errors import SlipwayError
+from ..host import following
 from ..postgres.server import as_user
 from . import config, metrics, pitr, pitr_conf, pitr_drill, pitr_restore, pitr_run, pitr_watch, unit
 from .codec import canonical, decode, parse_json, to_plain
@@ -24,9 +25,10 @@ from .evidence import Drill
 from .metrics import plain
 from .pitr_conf import STATE, Settings
 from .proofs import Proofs, replace
+from .unit import FAILED, GOOD
 from .verdict import SKIPPED, Check, span
 
-GOOD, FAILED, BUSY, VERDICT, INCONCLUSIVE = 0, 1, 3, 4, 5
+VERDICT, INCONCLUSIVE = 4, 5
 OUTCOME, RESTORED = STATE / "drill.json", STATE / "restored.json"
 UNITS = {name: f"slipway-pitr-{name}.service" for name in ("backup", "check", "drill", "restore")}
 
@@ -84,27 +86,16 @@ def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
 def main(arguments: argparse.Namespace) -> int:
     """Run a verb; the exit code. Every SlipwayError becomes one message."""
     os.chdir("/")  # postgres may not enter where root stands
-    try:
-        return _VERBS[arguments.verb](pitr_conf.load(arguments.config), arguments)
-    except pitr.BusyError as error:
-        return _failure(error, arguments, BUSY)
-    except SlipwayError as error:
-        return _failure(error, arguments, FAILED)
-
-
-def _failure(error: SlipwayError, arguments: argparse.Namespace, code: int) -> int:
-    if arguments.json:
-        print(json.dumps({"result": "busy" if code == BUSY else "failed", **error.to_dict(), "reason": str(error)}))
-    print(f"slipway: {error}", file=sys.stderr)
-    return code
+    return unit.told(
+        lambda: _VERBS[arguments.verb](pitr_conf.load(arguments.config), arguments), as_json=arguments.json
+    )
 
 
 def _through_unit(arguments: argparse.Namespace, request: dict[str, Any]) -> int:
     """A person asks: the unit does it, with its user and its limits, and goes on when the connection ends."""
     name = UNITS[arguments.verb]
-    if unit.active(name):
-        raise pitr.BusyError(f"{name} is at work already", "one at a time", f"follow it: journalctl -fu {name}")
-    unit.ask(f"pitr-{arguments.verb}", {"by": unit.login(), **request})
+    unit.check_idle(name, name)
+    following.ask(f"pitr-{arguments.verb}", {"by": unit.login(), **request})
     return unit.follow(name, (lambda _text: None) if arguments.json else None)
 
 

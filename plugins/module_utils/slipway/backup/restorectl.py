@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -23,7 +22,8 @@ from types import FrameType
 from typing import Any
 
 from .. import journal, lock
-from ..errors import InputError, SlipwayError
+from ..errors import BusyError, InputError, SlipwayError
+from ..host import following
 from ..postgres import pooler
 from ..postgres import server as pgserver
 from . import config, restore, restore_tables, source, swap, unit
@@ -32,15 +32,12 @@ from .codec import to_plain
 from .config import Config
 from .proofs import Proofs, replace
 from .restore import Means, Plan, Restored, Wish
+from .unit import GOOD
 from .verdict import span
 
 UNIT, BACKUP_UNIT = "slipway-restore.service", "slipway-backup.service"
 RESULT = "restored.json"
-GOOD, FAILED, BUSY, DIFFERENT = 0, 1, 3, 4
-
-
-class BusyError(SlipwayError):
-    """Another restore runs."""
+DIFFERENT = 4
 
 
 def add(commands: Any) -> None:
@@ -70,21 +67,13 @@ def add(commands: Any) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run it; the exit code. SlipwayErrors become one message."""
-    try:
-        if arguments.verb == "undo":
-            return _undo(arguments)
-        return _here(arguments) if arguments.here else _by_unit(arguments)
-    except SlipwayError as error:
-        busy = isinstance(error, BusyError)
-        if arguments.json:
-            print(json.dumps({"result": "busy" if busy else "error", **error.to_dict(), "reason": str(error)}))
-        print(f"slipway: {error}", file=sys.stderr)
-        return BUSY if busy else FAILED
-    except PermissionError:
-        raise  # told by the command
-    except OSError as error:
-        print(f"slipway: {error.filename or 'a file'}: {error.strerror}.", file=sys.stderr)
-        return FAILED
+    return unit.told(lambda: _verb(arguments), as_json=arguments.json)
+
+
+def _verb(arguments: argparse.Namespace) -> int:
+    if arguments.verb == "undo":
+        return _undo(arguments)
+    return _here(arguments) if arguments.here else _by_unit(arguments)
 
 
 def _say(text: str) -> None:
@@ -93,11 +82,6 @@ def _say(text: str) -> None:
 
 def _quiet(_text: bytes) -> None:
     """Show nothing of the unit's journal."""
-
-
-def _check_idle() -> None:
-    if unit.active(UNIT):
-        raise BusyError("A restore is at work already", "one at a time", f"follow it: journalctl -fu {UNIT}")
 
 
 def check(asked: argparse.Namespace) -> None:
@@ -117,11 +101,11 @@ def check(asked: argparse.Namespace) -> None:
 
 def _by_unit(arguments: argparse.Namespace) -> int:
     check(arguments)
-    _check_idle()
+    unit.check_idle(UNIT, "A restore")
     settings = config.load(arguments.config)
     asked = {"database": arguments.database, "backup": arguments.backup, "name": arguments.name,
              "tables": arguments.table, "plan": True}  # fmt: skip
-    unit.ask("restore", asked)
+    following.ask("restore", asked)
     code = unit.follow(UNIT, _quiet if arguments.json else None)
     planned = _result(arguments) if code == GOOD else {}
     if code or arguments.plan:
@@ -131,7 +115,7 @@ def _by_unit(arguments: argparse.Namespace) -> int:
         _safety(arguments)
     # By its id from here on: the safety backup is now the newest, and it holds what is to be got rid of.
     asked |= {"backup": planned["backup_id"], "plan": False}
-    unit.ask("restore", asked)
+    following.ask("restore", asked)
     code = unit.follow(UNIT, _quiet if arguments.json else None)
     result = _result(arguments) if code in (GOOD, DIFFERENT) else {}
     if code == GOOD and arguments.over:

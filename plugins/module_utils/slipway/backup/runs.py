@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ..errors import SlipwayError
+from ..errors import BusyError, SlipwayError
 from .codec import FormatError, canonical, decode, parse_json
 from .store import Store, StoreError
 
@@ -25,10 +25,6 @@ FORMAT = 1
 RECORDS, LOCK, PENDING = "runs.jsonl", "lock", "pending"
 KEPT = 2000  # records; half of them go when there are more
 GOOD, FAILED = "good", "failed"
-
-
-class BusyError(SlipwayError):
-    """Another run holds the lock."""
 
 
 class StateError(SlipwayError):

@@ -7,6 +7,7 @@ runs, the backup, and then, however it ended, a record, metrics and an alarm.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ..errors import SlipwayError
+from ..errors import BusyError, SlipwayError
 from . import alarms, argv, catalog, dumping, manifest, metrics, runs, source
 from .config import MB, METRICS, RECIPIENTS, STATE, Config
 from .dumping import Means, Part
@@ -134,9 +135,9 @@ def run(
     BusyError is raised at once and leaves nothing: the run that is at work will say how it went.
     """
     around = around or Around()
-    started = around.now()
-    identifier = manifest.backup_id(started, config.host, around.random_hex())
     around.stop.clear(config.longest_s)
+    started = _own_second(around)
+    identifier = manifest.backup_id(started, config.host, around.random_hex())
     blank = runs.Run(identifier, config.host, started, started, runs.FAILED, around.by)
     try:
         with runs.held(around.state, runs.Holder(identifier, started, around.by, os.getpid())) as dead:
@@ -144,6 +145,17 @@ def run(
     except runs.LockError as error:  # nothing could be recorded
         alarms.send(alarm, alarms.ended("backup", replace(blank, reason=str(error))))
         raise
+
+
+def _own_second(around: Around) -> datetime:
+    """Now, in a second that the run before has not named its backup by: ids sort by time, and the newest must be told."""
+    now = around.now()
+    with contextlib.suppress(SlipwayError):  # of the state or of a signal: told where it is recorded
+        known = runs.records(around.state)
+        if known and known[-1].id.startswith(f"{now:%Y%m%dT%H%M%SZ}"):
+            around.stop.sleep(1 - now.microsecond / 1e6)
+            return around.now()
+    return now
 
 
 def _under_lock(
@@ -203,7 +215,7 @@ def bury(config: Config, around: Around) -> str:
             if dead is None:
                 return ""
             _bury(config, around, dead)
-    except runs.BusyError:
+    except BusyError:
         return ""
     known = runs.records(around.state)
     metrics.write(around.metrics, "backup", lambda: metrics.backup(config, known))

@@ -7,15 +7,17 @@ import json
 import os
 import pwd
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ..commands import run
-from ..errors import SlipwayError
+from ..errors import BusyError, SlipwayError
+from ..host.following import REQUESTS
 
-REQUESTS = Path("/run/slipway/requests")
+GOOD, FAILED, BUSY = 0, 1, 3
 
 
 class UnitError(SlipwayError):
@@ -27,20 +29,31 @@ def login() -> str:
     return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
 
 
-def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
-    """Leave what the unit is to do; by root, who alone may start it. Raises UnitError."""
-    path = folder / f"{what}.json"
+def told(work: Callable[[], int], *, as_json: bool) -> int:
+    """What ``work`` returns; what is wrong as one message and an exit code: 1, or 3 where another is at work.
+
+    PermissionError passes through: the command has words of its own for it.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for each in (folder.parent, folder):  # whoever made them first: the units have users of their own
-            if folder == REQUESTS:
-                each.chmod(0o755)
-        aside = path.with_suffix(".new")
-        aside.write_text(json.dumps(dict(request)), encoding="utf-8")
-        aside.chmod(0o644)
-        aside.rename(path)
+        return work()
+    except SlipwayError as error:
+        code = BUSY if isinstance(error, BusyError) else FAILED
+        if as_json:
+            answer = {"result": "busy" if code == BUSY else "failed", **error.to_dict(), "reason": str(error)}
+            print(json.dumps(answer))
+        print(f"slipway: {error}", file=sys.stderr)
+        return code
+    except PermissionError:
+        raise
     except OSError as error:
-        raise UnitError(f"{path} cannot be written: {error.strerror}", "root", f"sudo slipway {what} ...") from error
+        print(f"slipway: {error.filename or 'a file'}: {error.strerror}.", file=sys.stderr)
+        return FAILED
+
+
+def check_idle(unit: str, what: str) -> None:
+    """Raises BusyError while the unit is at work: it would take no other request."""
+    if active(unit):
+        raise BusyError(f"{what} is at work already", "one at a time", f"follow it: journalctl -fu {unit}")
 
 
 def asked(what: str, folder: Path = REQUESTS) -> dict[str, Any]:

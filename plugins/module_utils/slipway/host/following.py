@@ -48,11 +48,7 @@ def start(unit: str, what: str, request: Mapping[str, Any], folder: Path = REQUE
         raise WorkError(
             f"{unit} is at work already", "one run at a time", f"wait for its end: journalctl --follow --unit {unit}"
         )
-    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    aside = folder / f".{what}.{os.getpid()}"
-    aside.write_text(json.dumps(dict(request)), encoding="utf-8")
-    aside.chmod(0o644)
-    aside.rename(folder / f"{what}.json")
+    ask(what, request, folder)
     run(["systemctl", "start", "--no-block", "--", unit])
     until = time.monotonic() + 10
     while time.monotonic() < until:
@@ -63,6 +59,19 @@ def start(unit: str, what: str, request: Mapping[str, Any], folder: Path = REQUE
     raise WorkError(
         f"{unit} did not start within 10 s", "a host that is not overloaded", f"see: systemctl status {unit}"
     )
+
+
+def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
+    """Lay down what the unit is to do; by root, who alone may start it. Raises WorkError."""
+    path = folder / f"{what}.json"
+    try:
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        aside = folder / f".{what}.{os.getpid()}"
+        aside.write_text(json.dumps(dict(request)), encoding="utf-8")
+        aside.chmod(0o644)
+        aside.rename(path)
+    except OSError as error:
+        raise WorkError(f"{path} cannot be written: {error.strerror}", "root", f"sudo slipway {what} ...") from error
 
 
 def start_command(unit: str, argv: Sequence[str]) -> str:
