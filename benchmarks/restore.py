@@ -19,12 +19,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from slipway.backup import argv, checks, manifest, scratch, take
+from slipway.backup import argv, manifest
 from slipway.backup.config import Config, Place
-from slipway.backup.fetch import Fetcher
+from slipway.backup.drills import checks, scratch
+from slipway.backup.drills.fetch import Fetcher
+from slipway.backup.drills.refill import Refill
 from slipway.backup.manifest import Manifest
-from slipway.backup.refill import Refill
-from slipway.backup.store import DirectoryStore
+from slipway.backup.stores.store import DirectoryStore
+from slipway.backup.taking import take
 
 from benchmarks.common import Figure, Result, busy, progress
 from tests.unit.backup.postgres import server

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters on point-in-time recovery's settings: thin wrappers on :mod:`slipway.backup.pitr_conf`."""
+"""Filters on point-in-time recovery's settings: thin wrappers on :mod:`slipway.backup.pitr.conf`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.backup import pitr_conf as conf
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.backup.pitr import conf
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
 

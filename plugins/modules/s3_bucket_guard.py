@@ -68,8 +68,8 @@ from datetime import UTC, datetime
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.backup import bucket, keycheck
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.backup.s3 import Bucket, S3Store
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.backup.stores import bucket, keycheck
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.backup.stores.s3 import Bucket, S3Store
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError, SlipwayError
 
 

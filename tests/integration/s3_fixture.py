@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store, client_for
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store, client_for
 
 from lab import cli, s3
 from lab.driver import Driver, get_driver

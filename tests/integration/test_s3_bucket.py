@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from slipway.backup import keycheck
-from slipway.backup.setupcheck import REFUSED
+from slipway.backup.stores import keycheck
+from slipway.backup.stores.setupcheck import REFUSED
 
 from tests.integration.s3_fixture import Bay
 from tests.integration.world import ROOT, VENV, Done, recap
@@ -98,7 +98,7 @@ def test_the_keys_of_the_lab_are_as_they_should_be(bay: Bay, mode: str) -> None:
 
 def test_an_old_key_is_proved_dead_or_named_as_alive(bay: Bay) -> None:
     bucket, revoke = bay.stranger()
-    from slipway.backup.s3 import S3Store
+    from slipway.backup.stores.s3 import S3Store
 
     assert [each.found for each in keycheck.revoked(S3Store(bucket), "db1", "x")] == ["allowed"] * 3
     revoke()

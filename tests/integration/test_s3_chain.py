@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from slipway.backup import drill, listing, prune, take
-from slipway.backup.attempt import Means
-from slipway.backup.drill import Outcome
-from slipway.backup.proofs import Proofs
-from slipway.backup.s3 import S3Store
+from slipway.backup.drills import drill
+from slipway.backup.drills.attempt import Means
+from slipway.backup.drills.drill import Outcome
+from slipway.backup.drills.proofs import Proofs
+from slipway.backup.keeping import listing, prune
+from slipway.backup.stores.s3 import S3Store
+from slipway.backup.taking import take
 from slipway.errors import SlipwayError
 
 from lab.fault_proxy import Fault, FaultProxy

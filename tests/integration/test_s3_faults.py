@@ -7,9 +7,9 @@ import hashlib
 import time
 
 import pytest
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store
-from slipway.backup.store import MB, SMALLEST_PART, AccessError, StoreError, UncertainError
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, StoreError, UncertainError
 
 from lab.fault_proxy import Fault, FaultProxy
 from tests.integration.s3_fixture import Bay

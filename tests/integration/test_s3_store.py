@@ -11,8 +11,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from botocore.exceptions import ClientError
-from slipway.backup.s3 import Bucket, S3Store
-from slipway.backup.store import MB, SMALLEST_PART, AccessError, Lock, MissingError, StoreError, etag_of
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, Lock, MissingError, StoreError, etag_of
 
 from lab.fault_proxy import FaultProxy
 from tests.integration.s3_fixture import Bay

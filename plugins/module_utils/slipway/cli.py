@@ -15,7 +15,9 @@ from typing import Any
 
 from . import __version__, lock
 from .backup import ctl as backupctl
-from .backup import drillctl, pitrctl, restorectl
+from .backup.drills import ctl as drillctl
+from .backup.pitr import ctl as pitrctl
+from .backup.restores import ctl as restorectl
 from .deploy import ctl as appctl
 from .deploy import images
 from .deploy.colours import Interrupted

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from slipway.backup import drill
-from slipway.backup.assertions import Assertion
-from slipway.backup.attempt import Means
 from slipway.backup.config import Config, Place
-from slipway.backup.drill import Outcome
-from slipway.backup.proofs import Proofs
-from slipway.backup.store import DirectoryStore, Store
+from slipway.backup.drills import drill
+from slipway.backup.drills.assertions import Assertion
+from slipway.backup.drills.attempt import Means
+from slipway.backup.drills.drill import Outcome
+from slipway.backup.drills.proofs import Proofs
+from slipway.backup.stores.store import DirectoryStore, Store
 
 from .taking import HOST, Taker
 from .test_catalog import RICH

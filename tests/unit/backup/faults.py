@@ -14,9 +14,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from slipway.backup import listing, runs, take
 from slipway.backup.config import Config, Place
-from slipway.backup.store import DirectoryStore, Store
+from slipway.backup.keeping import listing
+from slipway.backup.stores.store import DirectoryStore, Store
+from slipway.backup.taking import runs, take
 from slipway.errors import SlipwayError
 
 from .test_there_and_back import Make, keys, where

@@ -7,9 +7,10 @@ import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-from slipway.backup import evidence, manifest
+from slipway.backup import manifest
+from slipway.backup.drills import evidence
 from slipway.backup.manifest import StoredObject
-from slipway.backup.store import Store
+from slipway.backup.stores.store import Store
 
 from .test_evidence import DRILL
 from .test_manifest import example

@@ -12,7 +12,7 @@ import psycopg
 from slipway.backup import argv, catalog, manifest
 from slipway.backup.manifest import Contents, Database, Manifest, StoredObject
 from slipway.backup.pipeline import Stage, run
-from slipway.backup.store import MB, Store
+from slipway.backup.stores.store import MB, Store
 
 PART = 5 * MB
 HOST = "db1"

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway.backup import alarms, config, metrics, runs
+from slipway.backup import alarms, config, metrics
 from slipway.backup.alarms import Alarms, Event, Mail
 from slipway.backup.codec import FormatError
 from slipway.backup.config import Config, Place
+from slipway.backup.taking import runs
 
 NOW = datetime(2026, 3, 15, 3, tzinfo=UTC)
 FAILED = runs.Run(

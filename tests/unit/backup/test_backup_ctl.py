@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from slipway import cli
-from slipway.backup import config, ctl, runs, setupcheck, take, unit, view
+from slipway.backup import config, ctl, unit, view
 from slipway.backup.codec import to_plain
 from slipway.backup.config import Config, Place
-from slipway.backup.store import DirectoryStore
+from slipway.backup.stores import setupcheck
+from slipway.backup.stores.store import DirectoryStore
+from slipway.backup.taking import runs, take
 from slipway.host import following
 
 from . import shelf as shelves

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from slipway.backup import bucket
-from slipway.backup.bucket import Wish
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store
-from slipway.backup.store import StoreError
+from slipway.backup.stores import bucket
+from slipway.backup.stores.bucket import Wish
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import StoreError
 from slipway.errors import InputError
 
 OTHERS = {"ID": "logs", "Status": "Enabled", "Filter": {"Prefix": "logs/"}, "Expiration": {"Days": 7}}

@@ -11,13 +11,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from slipway.backup import manifest, scratch, take
-from slipway.backup.assertions import Assertion
-from slipway.backup.evidence import verify_chain
-from slipway.backup.fetch import restore_error
+from slipway.backup import manifest
+from slipway.backup.drills import scratch
+from slipway.backup.drills.assertions import Assertion
+from slipway.backup.drills.evidence import verify_chain
+from slipway.backup.drills.fetch import restore_error
 from slipway.backup.manifest import Manifest
 from slipway.backup.pipeline import PipelineError, Stage
-from slipway.backup.store import StoreError
+from slipway.backup.stores.store import StoreError
+from slipway.backup.taking import take
 
 from .drilling import Ground, Make, ground, keys, rich, sql, status
 from .taking import HOST, where

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from slipway import lock
-from slipway.backup import drill, scratch
+from slipway.backup.drills import drill, scratch
 from slipway.errors import BusyError
 
 from .drilling import Ground, ground, keys, rich

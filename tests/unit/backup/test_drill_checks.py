@@ -8,14 +8,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from slipway.backup import assertions, checks
-from slipway.backup.assertions import Assertion
-from slipway.backup.checks import ForeignKey, orphans
 from slipway.backup.codec import FormatError
 from slipway.backup.config import Config, Place
-from slipway.backup.find import Found, clocks
+from slipway.backup.drills import assertions, checks
+from slipway.backup.drills.assertions import Assertion
+from slipway.backup.drills.checks import ForeignKey, orphans
+from slipway.backup.drills.find import Found, clocks
 from slipway.backup.manifest import Cluster, Contents, Manifest, StoredObject
-from slipway.backup.store import Entry
+from slipway.backup.stores.store import Entry
 
 from .drilling import Ground, Make, ground, keys, sql, status
 

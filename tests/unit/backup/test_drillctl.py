@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from slipway import cli
-from slipway.backup import alarms, config, drillctl, drillwatch, metrics, unit
+from slipway.backup import alarms, config, metrics, unit
 from slipway.backup.config import Config, Place
-from slipway.backup.evidence import Drill, Tried
+from slipway.backup.drills import ctl as drillctl
+from slipway.backup.drills import watch as drillwatch
+from slipway.backup.drills.evidence import Drill, Tried
 from slipway.backup.verdict import Check, Recovery, Steps
 from slipway.host import following
 
@@ -73,7 +75,9 @@ def command(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(config, "METRICS", ground.home / "metrics")
     monkeypatch.setattr(unit.asked, "__defaults__", (ground.home / "requests",))
     monkeypatch.setenv("INVOCATION_ID", "1")
-    monkeypatch.setattr("slipway.backup.proofs.Proofs.__init__.__defaults__", (ground.home / "journal.jsonl", None))
+    monkeypatch.setattr(
+        "slipway.backup.drills.proofs.Proofs.__init__.__defaults__", (ground.home / "journal.jsonl", None)
+    )
     file = ground.home / "config.json"
     file.write_text(json.dumps(asdict(replace(ground.config, alarms=True))))
     return ["--config", str(file), "--state", str(ground.home / "state")]

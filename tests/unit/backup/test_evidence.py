@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from slipway.backup.codec import FormatError, canonical
-from slipway.backup.evidence import EMPTY, Drill, Head, Note, Tried, append, load, notes_on, seal, verify_chain
-from slipway.backup.evidence_view import markdown
+from slipway.backup.drills.evidence import EMPTY, Drill, Head, Note, Tried, append, load, notes_on, seal, verify_chain
+from slipway.backup.drills.evidence_view import markdown
 from slipway.backup.verdict import Check, Recovery, Steps
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
@@ -191,7 +191,7 @@ def test_the_page_names_what_was_not_run_and_promises_nothing_that_was_not_prove
 
 
 def test_a_drill_of_point_in_time_recovery_says_nothing_on_dumps(tmp_path: Path) -> None:
-    from slipway.backup import restorectl
+    from slipway.backup.restores import ctl as restorectl
 
     chain = tmp_path / "evidence.jsonl"
     append(chain, DRILL, NOW)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from botocore.exceptions import ClientError
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store, client_for
-from slipway.backup.store import MB, SMALLEST_PART, AccessError, StoreError
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store, client_for
+from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, StoreError
 
 from lab.fault_proxy import Fault, FaultProxy, operation_of
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from slipway.backup import listing, prune
 from slipway.backup.config import Config, Place
-from slipway.backup.store import AccessError, DirectoryStore, Store, StoreError
+from slipway.backup.keeping import listing, prune
+from slipway.backup.stores.store import AccessError, DirectoryStore, Store, StoreError
 
 from .fake_s3 import FakeS3, Fault
 from .shelf import NOW, Shelf

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway.backup import pitr
 from slipway.backup.codec import FormatError
+from slipway.backup.pitr import pgbackrest as pitr
 from slipway.errors import InputError
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slipway.backup import metrics, pitr, pitr_conf, pitr_drill, pitr_run, pitr_scratch, pitr_watch
+from slipway.backup import metrics
 from slipway.backup.codec import FormatError
 from slipway.backup.config import ConfigError
-from slipway.backup.pitr_conf import Repository, Settings
-from slipway.backup.pitr_drill import Marks
-from slipway.backup.pitr_run import Archiver, Repo
+from slipway.backup.pitr import conf as pitr_conf
+from slipway.backup.pitr import drill as pitr_drill
+from slipway.backup.pitr import pgbackrest as pitr
+from slipway.backup.pitr import run as pitr_run
+from slipway.backup.pitr import scratch as pitr_scratch
+from slipway.backup.pitr import watch as pitr_watch
+from slipway.backup.pitr.conf import Repository, Settings
+from slipway.backup.pitr.drill import Marks
+from slipway.backup.pitr.run import Archiver, Repo
 from slipway.backup.verdict import FAILED, PASSED, SKIPPED, TIERS, Steps
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

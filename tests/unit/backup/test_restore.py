@@ -15,9 +15,13 @@ from datetime import UTC, datetime
 import psycopg
 import pytest
 from slipway import cli
-from slipway.backup import manifest, refill, restore, restore_tables, restorectl, swap
+from slipway.backup import manifest
 from slipway.backup.config import Config
-from slipway.backup.restore import Means, RestoreError, Wish
+from slipway.backup.drills import refill
+from slipway.backup.restores import ctl as restorectl
+from slipway.backup.restores import restore, swap
+from slipway.backup.restores import tables as restore_tables
+from slipway.backup.restores.restore import Means, RestoreError, Wish
 from slipway.errors import InputError
 
 from .drilling import Ground, Make, ground, keys, rich, sql

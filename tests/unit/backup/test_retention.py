@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway.backup.retention import Backup, Keeps, Plan, plan, render
+from slipway.backup.keeping.retention import Backup, Keeps, Plan, plan, render
 from slipway.errors import InputError
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)

@@ -9,9 +9,9 @@ import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store
-from slipway.backup.store import MB, AccessError, Lock, MissingError, StoreError, UncertainError
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import MB, AccessError, Lock, MissingError, StoreError, UncertainError
 from slipway.errors import InputError
 
 from .fake_s3 import FakeS3, Fault

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from slipway.backup import store as stores
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store
-from slipway.backup.store import MB, DirectoryStore, Hasher, MissingError, Store, StoreError
+from slipway.backup.stores import store as stores
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import MB, DirectoryStore, Hasher, MissingError, Store, StoreError
 from slipway.errors import InputError
 
 from .fake_s3 import FakeS3
@@ -155,7 +155,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pyte
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("slipway.backup.store.os.fsync", full)
+    monkeypatch.setattr("slipway.backup.stores.store.os.fsync", full)
     store = DirectoryStore(tmp_path)
     with pytest.raises(StoreError, match=r"No space left on device\. To mend it: free some space"):
         store.put("h/a", b"1")

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slipway.backup import argv, manifest, runs, take
+from slipway.backup import argv, manifest
 from slipway.backup.config import Config, Place
 from slipway.backup.manifest import Manifest
 from slipway.backup.pipeline import Stage
 from slipway.backup.pipeline import run as pipe
-from slipway.backup.store import DirectoryStore, Store
+from slipway.backup.stores.store import DirectoryStore, Store
+from slipway.backup.taking import runs, take
 
 from .test_there_and_back import Make, keys, observed, open_stages, rich, where
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from slipway.backup import listing, prune, take
-from slipway.backup.store import DirectoryStore
+from slipway.backup.keeping import listing, prune
+from slipway.backup.stores.store import DirectoryStore
+from slipway.backup.taking import take
 
 from .drilling import Ground, ground, rich
 from .taking import where

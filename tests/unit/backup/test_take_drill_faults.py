@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from slipway.backup import listing, take
-from slipway.backup.retry import Retry
-from slipway.backup.s3 import Bucket, S3Store
+from slipway.backup.keeping import listing
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.taking import take
 from slipway.errors import SlipwayError
 
 from lab.fault_proxy import Fault, FaultProxy

@@ -12,11 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from slipway.backup import listing, runs, take
-from slipway.backup import store as stores
 from slipway.backup.config import Config
+from slipway.backup.keeping import listing
 from slipway.backup.stopping import Stop
-from slipway.backup.store import DirectoryStore
+from slipway.backup.stores import store as stores
+from slipway.backup.stores.store import DirectoryStore
+from slipway.backup.taking import runs, take
 from slipway.errors import SlipwayError
 
 from .faults import SLOW, SLOW_ONCE, around, await_file, config, database, fails, meanwhile, programs, store

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from slipway.backup import listing, runs, take
 from slipway.backup.config import Config
-from slipway.backup.retry import Retry
+from slipway.backup.keeping import listing
 from slipway.backup.stopping import Interrupted, Stop
-from slipway.backup.store import DirectoryStore, Store
+from slipway.backup.stores.retry import Retry
+from slipway.backup.stores.store import DirectoryStore, Store
+from slipway.backup.taking import runs, take
 from slipway.errors import BusyError
 
 from .fake_s3 import FakeS3, Fault

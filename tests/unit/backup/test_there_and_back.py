@@ -17,7 +17,7 @@ from slipway.backup import argv, catalog, manifest
 from slipway.backup.compare import SETTING, Difference, compare
 from slipway.backup.manifest import Contents, Database, Manifest, StoredObject
 from slipway.backup.pipeline import PipelineError, Stage, run
-from slipway.backup.store import MB, DirectoryStore, Store
+from slipway.backup.stores.store import MB, DirectoryStore, Store
 from slipway.backup.verdict import from_comparison, judge
 
 from .fake_s3 import FakeS3, Fault

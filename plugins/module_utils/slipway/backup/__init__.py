@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backups that cannot lie: what to keep, what a backup holds, how it is streamed, stored, judged and evidenced.
+"""Backups that cannot lie: what a backup holds, how it is streamed, stored, judged and evidenced.
 
-``retention``, ``manifest``, ``compare``, ``argv``, ``streams``, ``verdict`` and ``evidence`` are pure; ``catalog`` reads
-a live database, ``pipeline`` runs programs, ``store`` and ``s3`` move bytes.
+Here is what all parts share: the manifest and its comparison, settings, commands' argument lists, verdicts, metrics and
+alarms. ``taking`` makes backups, ``stores`` keep them, ``keeping`` decides which stay, ``drills`` prove them,
+``restores`` bring a database back, ``pitr`` goes back to a second.
 """

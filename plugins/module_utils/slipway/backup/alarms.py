@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 
 from .codec import FormatError, decode, parse_json
 from .config import credential
-from .runs import Run
+from .taking.runs import Run
 
 SECONDS = 10
 _SENDMAIL = "/usr/sbin/sendmail"

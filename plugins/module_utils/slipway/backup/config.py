@@ -16,9 +16,9 @@ from typing import Literal
 
 from ..errors import SlipwayError
 from .codec import FormatError, decode, parse_json
-from .retention import Keeps
-from .s3 import Bucket, S3Store
-from .store import DirectoryStore, Lock, Store
+from .keeping.retention import Keeps
+from .stores.s3 import Bucket, S3Store
+from .stores.store import DirectoryStore, Lock, Store
 from .verdict import TIERS, Tier
 
 FORMAT = 1

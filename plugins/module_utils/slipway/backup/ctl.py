@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ..host import following
-from . import alarms, config, listing, prune, retention, runs, setupcheck, take, unit, view
+from . import alarms, config, unit, view
 from .codec import to_plain
 from .config import Config, ConfigError
+from .keeping import listing, prune, retention
 from .stopping import by_signals
-from .store import Store
+from .stores import setupcheck
+from .stores.store import Store
+from .taking import runs, take
 from .unit import FAILED, GOOD
 from .verdict import span
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .config import Config
-from .runs import Run
+from .taking.runs import Run
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from statistics import median
 from typing import Any
 
 from .config import Config
-from .listing import Listed, Listing
-from .runs import Run
+from .keeping.listing import Listed, Listing
+from .taking.runs import Run
 from .verdict import span
 
 _BARS = "▁▂▃▄▅▆▇█"

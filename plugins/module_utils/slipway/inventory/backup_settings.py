@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..backup.retention import Keeps
+from ..backup.keeping.retention import Keeps
 from .schema import Field, Path, Problem, check, expected_form
 
 DIRECTORY = "/var/backups/slipway"

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where evidence lives: the chain on the host, a page a drill, copies in the store, heads in the host's journal.
+
+The copies and the heads are what shows that the chain's end was cut off or all of it written anew. None of them stops a
+drill from being recorded: what does not work becomes a warning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ... import journal
+from ...errors import SlipwayError
+from ..codec import FormatError, canonical
+from ..stores.store import Store, StoreError
+from .evidence import GENESIS, Chain, Drill, Head, Note, Record, append, load, notes_on
+from .evidence_view import markdown
+
+_COPY = re.compile(r"([0-9]{6,})\.json")
+WHAT = "drill evidence"
+
+
+class UnknownDrillError(SlipwayError):
+    """No drill of that id is on record."""
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """``folder``: of evidence.jsonl and reports/. ``store``: for copies, None where there is no key for it; ``host``: the
+    folder in the store. ``journal``: the host's own journal. ``after``: called with each drill recorded (metrics, alarms).
+    """
+
+    folder: Path
+    store: Store | None
+    host: str
+    journal: Path = Path(journal.JOURNAL)
+    after: Callable[[Drill], Iterable[str]] | None = None
+
+    @property
+    def chain(self) -> Path:
+        """The file with the records."""
+        return self.folder / "evidence.jsonl"
+
+    def add(self, content: Drill | Note, now: datetime) -> tuple[Head, list[str]]:
+        """Record a drill or a note; the new head, and what did not work beside it. Raises OSError."""
+        self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        warnings: list[str] = []
+        copies: list[tuple[int, bytes]] = []
+
+        def publish(number: int, line: bytes) -> None:
+            copies.append((number, line))
+
+        head = append(self.chain, content, now, publish)
+        for number, line in copies:
+            warnings += self._copy(number, line)
+        about = content.drill_id if isinstance(content, Drill) else content.about
+        warnings += self.anchor(head, now)
+        warnings += self._report(about)
+        if isinstance(content, Drill) and self.after is not None:
+            warnings += list(self.after(content))
+        return head, warnings
+
+    def _copy(self, number: int, line: bytes) -> list[str]:
+        if self.store is None:
+            return ["no key to put a copy of the evidence into the store: see docs/backups.md"]
+        try:
+            self.store.put(f"{self.host}/evidence/{number:06}.json", line)
+        except StoreError as error:
+            return [f"the store took no copy of record {number}: {error}"]
+        return []
+
+    def anchor(self, head: Head, now: datetime) -> list[str]:
+        """Note a head in the host's journal, which belongs to root: a warning where we may not write there."""
+        try:
+            journal.append(
+                self.journal, at=now.timestamp(), who="slipway", what=WHAT, number=head.number, sha256=head.sha256
+            )
+        except OSError as error:
+            # The unit notes it as root after its end ("slipway drill anchor"), and its output is in the system's journal.
+            if isinstance(error, PermissionError):
+                return []
+            return [f"the head of the evidence could not be noted in {self.journal}: {error.strerror}"]
+        return []
+
+    def _report(self, drill_id: str) -> list[str]:
+        """Write the page of a drill anew, with the notes on it."""
+        try:
+            record, digest, notes = self.find(drill_id)
+            replace(self.folder / "reports" / f"{drill_id}.md", markdown(record, digest, notes).encode())
+        except (OSError, SlipwayError) as error:
+            return [f"the report of drill {drill_id} could not be written: {error}"]
+        return []
+
+    def read(self) -> Chain:
+        """The chain, checked in itself alone. Raises OSError."""
+        return load(self.chain)
+
+    def drills(self) -> list[Record]:
+        """Records of drills, oldest first. Raises OSError."""
+        return [each for each in self.read().records if each.drill is not None]
+
+    def find(self, drill_id: str = "") -> tuple[Record, str, tuple[Note, ...]]:
+        """A drill's record, its hash and the notes on it; the newest without an id. Raises UnknownDrillError, OSError."""
+        chain = self.read()
+        found = [each for each in chain.records if each.drill and each.drill.drill_id.startswith(drill_id)]
+        if not found:
+            what = f"no drill {drill_id}" if drill_id else "no drill at all"
+            raise UnknownDrillError(
+                f"There is {what} on record", f"one of those in {self.chain}", "run: slipway drill list"
+            )
+        record = found[-1]
+        assert record.drill is not None  # noqa: S101 - chosen by it
+        return record, hashlib.sha256(canonical(record)).hexdigest(), notes_on(chain, record.drill.drill_id)
+
+    def verify(self) -> tuple[Chain, list[str]]:
+        """The chain against the heads in the journal and the copies in the store; and what could not be asked.
+
+        A copy is itself the whole record, so that a copy beyond the chain's end shows records that were cut off.
+        Raises OSError.
+        """
+        unasked: list[str] = []
+        anchors = self._noted(unasked)
+        anchors += self._copied(unasked)
+        return load(self.chain, anchors), unasked
+
+    def _noted(self, unasked: list[str]) -> list[Head]:
+        try:
+            self.journal.open("rb").close()
+        except OSError as error:
+            unasked.append(f"the journal {self.journal} could not be read: {error.strerror}")
+            return []
+        entries = [each for each in journal.tail(self.journal, 1_000_000) if each.get("what") == WHAT]
+        return [Head(int(each["number"]), str(each["sha256"])) for each in entries if {"number", "sha256"} <= set(each)]
+
+    def _copied(self, unasked: list[str]) -> list[Head]:
+        if self.store is None:
+            unasked.append("the copies in the store could not be read: no key for them on this host")
+            return []
+        heads = []
+        prefix = f"{self.host}/evidence/"
+        try:
+            for entry in self.store.entries(prefix):
+                number = _COPY.fullmatch(entry.key.removeprefix(prefix))
+                if number:
+                    heads.append(Head(int(number[1]), _hash_of(b"".join(self.store.read(entry.key)))))
+        except StoreError as error:
+            unasked.append(f"the copies in the store could not be read: {error}")
+        return heads
+
+
+def _hash_of(line: bytes) -> str:
+    """The hash that a copied record has, computed anew and not taken from it."""
+    from ..codec import parse_json
+
+    try:
+        data = parse_json(line, "a copy")
+        return hashlib.sha256(canonical(data["record"])).hexdigest()
+    except (FormatError, TypeError, KeyError):
+        return f"unreadable copy, not {GENESIS}"
+
+
+def replace(path: Path, content: bytes, mode: int = 0o640) -> None:
+    """Put a whole file in the place of another, or nothing. Raises OSError."""
+    path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    finally:
+        aside.unlink(missing_ok=True)
