@@ -50,10 +50,11 @@ CHILD = """
 import json, sys
 from pathlib import Path
 from concurrent.futures import ThreadPoolExecutor
-from slipway.backup import argv, catalog, dumping, runs, source, take
+from slipway.backup import argv, catalog
 from slipway.backup.config import Config, Place
-from slipway.backup.s3 import Bucket, S3Store
-from slipway.backup.store import DirectoryStore
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import DirectoryStore
+from slipway.backup.taking import dumping, runs, source, take
 given = json.loads(sys.argv[1])
 home = Path(given["home"])
 server = argv.Server(given["socket"], 5432, "postgres")

@@ -53,6 +53,22 @@ def test_vaults_in_git_hold_placeholders_alone() -> None:
             assert set(values) == {"CHANGEME"}
 
 
+def test_programs_in_strings_import_what_there_is() -> None:
+    """Tests and benchmarks start programs that stand in a string, where neither mypy nor an import at the top looks."""
+    library = ROOT / "plugins/module_utils"
+    missing = []
+    for name, text in texts(".py"):
+        for module, names in re.findall(r"(?m)^from (slipway(?:\.\w+)*) import ([\w, ]+)$", text):
+            path = library.joinpath(*module.split("."))
+            if path.is_dir():
+                parts, own = {each.stem for each in path.iterdir()}, (path / "__init__.py").read_text()
+                wanted = {each.split(" as ")[0].strip() for each in names.split(",")}
+                missing += [(name, module, each) for each in sorted(wanted - parts) if each not in own]
+            elif not path.with_suffix(".py").is_file():
+                missing.append((name, module, ""))
+    assert missing == []
+
+
 @pytest.mark.parametrize("path", PLAYBOOKS, ids=lambda path: path.name)
 def test_playbook_opens_with_what_an_operator_needs(path: object) -> None:
     header = "\n".join(line for line in path.read_text().splitlines()[:40] if line.startswith("#"))  # type: ignore[attr-defined]

@@ -96,6 +96,7 @@ def meanwhile(work: Callable[[], Any]) -> Iterator[None]:
 
 
 def await_file(path: Path) -> None:
-    limit = time.monotonic() + 20
-    while not path.exists() and time.monotonic() < limit:
-        time.sleep(0.05)
+    limit = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < limit, f"{path} never came"
+        time.sleep(0.02)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from slipway import lock
-from slipway.backup.drills import drill, scratch
+from slipway.backup.drills import checks, drill, scratch
 from slipway.errors import BusyError
 
 from .drilling import Ground, ground, keys, rich
@@ -42,7 +42,7 @@ def test_ctrl_c_leaves_nothing_behind_but_a_record(ground: Ground, rich: str, mo
     def stop(*_given: object, **_more: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("slipway.backup.checks.observe", stop)
+    monkeypatch.setattr(checks, "observe", stop)
     outcome = ground.drill()
     assert (outcome.code, outcome.drill.verdict) == (5, "inconclusive")
     assert "stopped" in outcome.drill.checks[0].actual
@@ -52,11 +52,11 @@ KILLED = """
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from slipway.backup import checks, drill
-from slipway.backup.attempt import Means
 from slipway.backup.config import Config, Place
-from slipway.backup.proofs import Proofs
-from slipway.backup.store import DirectoryStore
+from slipway.backup.drills import checks, drill
+from slipway.backup.drills.attempt import Means
+from slipway.backup.drills.proofs import Proofs
+from slipway.backup.stores.store import DirectoryStore
 import time
 def wait(*given, **more):
     print("there", flush=True)
@@ -72,7 +72,7 @@ drill.run(config, Means(store, {identity!r}, home / "scratch", (), 2), Proofs(ho
 
 def test_what_a_killed_drill_left_is_swept_and_recorded_by_the_next(ground: Ground, rich: str) -> None:
     ground.taker.take([rich])
-    path = [str(Path(drill.__file__).parents[2])]
+    path = [str(Path(drill.__file__).parents[3])]
     code = KILLED.format(path=path, home=str(ground.home), identity=ground.identity)
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None

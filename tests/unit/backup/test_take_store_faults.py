@@ -101,11 +101,12 @@ def test_two_runs_at_once_and_a_stale_lock(config: Config, store: DirectoryStore
 CHILD = """
 import sys
 from pathlib import Path
-from slipway.backup import argv, take
+from slipway.backup import argv
 from slipway.backup.config import Config, Place
-from slipway.backup.s3 import Bucket, S3Store
 from slipway.backup.stopping import by_signals
-from slipway.backup.store import DirectoryStore
+from slipway.backup.stores.s3 import Bucket, S3Store
+from slipway.backup.stores.store import DirectoryStore
+from slipway.backup.taking import take
 base, socket, user, recipients, endpoint = sys.argv[1:]
 around = take.Around(server=argv.Server(socket, 5432, user), state=Path(base, "state"), recipients=Path(recipients),
                      metrics=Path(base, "metrics"), cores=2, programs=base + "/bin/")
@@ -129,7 +130,7 @@ def test_the_agent_is_stopped_or_killed(
     endpoint = fake.endpoint if kind == "s3" else ""
     child = subprocess.Popen(
         [os.sys.executable, "-c", CHILD, str(tmp_path), around.server.host, around.server.user, keys[0], endpoint],  # type: ignore[attr-defined]
-        env={**os.environ, "PYTHONPATH": str(Path(take.__file__).parents[2])}, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(take.__file__).parents[3])}, stderr=subprocess.PIPE,
     )  # fmt: skip
     await_file(tmp_path / "bin/pg_dump.begun")
     time.sleep(0.5)
