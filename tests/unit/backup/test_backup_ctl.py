@@ -229,6 +229,13 @@ def test_a_killed_run_is_recorded_and_told_once(
     monkeypatch.setattr(take.Around.__init__, "__defaults__", _with_paths(state, tmp_path))
     assert call("alarm", "--unit", "slipway-drill.service")[0] == 0
     assert "The unit slipway-drill of db1 failed" in told.pop()
+    monkeypatch.setenv("MONITOR_SERVICE_RESULT", "exit-code")
+    for status, times in (("4", 0), ("5", 0), ("1", 1)):  # with a verdict it told so itself; without one it could not
+        monkeypatch.setenv("MONITOR_EXIT_STATUS", status)
+        assert call("alarm", "--unit", "slipway-drill.service")[0] == 0
+        assert len(told) == times
+    monkeypatch.delenv("MONITOR_SERVICE_RESULT")
+    told.clear()
     state.mkdir()
     note = runs.Holder("20260315T030000Z-db1-0a1b2c", NOW, "", 77)
     (state / "lock").write_bytes(take.manifest.canonical(note))
