@@ -16,6 +16,8 @@ from .test_evidence import DRILL
 from .test_manifest import example
 
 NOW = datetime(2026, 3, 15, 12, tzinfo=UTC)
+CHAIN = "drill1-0a1b2c3d"
+"""What the chain of the host that drills goes by in the store."""
 
 
 @dataclass
@@ -24,7 +26,7 @@ class Shelf:
 
     store: Store
     hashes: dict[str, str] = field(default_factory=dict)
-    head: evidence.Head = evidence.EMPTY
+    heads: dict[str, evidence.Head] = field(default_factory=dict)
 
     def put(self, age: timedelta, *, body: bytes = b"x" * 1000, objects: int = 1, finish: bool = True) -> str:
         """A backup of that age; without ``finish`` its run died before the manifest."""
@@ -45,10 +47,11 @@ class Shelf:
             self.hashes[identifier] = hashlib.sha256(text).hexdigest()
         return identifier
 
-    def drill(self, identifier: str, verdict: str = "proved", *, digest: str = "") -> None:
+    def drill(self, identifier: str, verdict: str = "proved", *, digest: str = "", chain: str = CHAIN) -> None:
         """A drill of it on record, with its copy in the store."""
         tried = replace(DRILL.tried[0], backup_id=identifier, manifest_sha256=digest or self.hashes[identifier],
                         verdict=verdict)  # fmt: skip
-        drill = replace(DRILL, drill_id=f"d{self.head.number}", verdict=verdict, tried=(tried,))
-        line, self.head = evidence.seal(drill, NOW + timedelta(seconds=self.head.number), self.head)
-        self.store.put(f"db1/evidence/{self.head.number:06}.json", line)
+        head, drills = self.heads.get(chain, evidence.EMPTY), sum(each.number for each in self.heads.values())
+        drill = replace(DRILL, drill_id=f"d{drills}", verdict=verdict, tried=(tried,))
+        line, self.heads[chain] = evidence.seal(drill, NOW + timedelta(seconds=drills), head)
+        self.store.put(f"db1/evidence/{chain}/{head.number + 1:06}.json", line)

@@ -6,10 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from slipway.backup.drills import checks, drill, scratch
 from slipway.errors import BusyError
 
 from .drilling import Ground, ground, keys, rich
+from .taking import HOST
 
 __all__ = ["ground", "keys", "rich"]
 
@@ -51,6 +54,7 @@ def test_ctrl_c_leaves_nothing_behind_but_a_record(ground: Ground, rich: str, mo
 KILLED = """
 import sys
 sys.path[:0] = {path!r}
+from dataclasses import replace
 from pathlib import Path
 from slipway.backup.config import Config, Place
 from slipway.backup.drills import checks, drill
@@ -106,6 +110,26 @@ def test_a_pid_file_that_names_somebody_else_stops_nobody(tmp_path: Path) -> Non
     assert scratch.postmaster(tmp_path / "data") == 0
     (tmp_path / scratch.MARK).write_text("{}")
     assert scratch.sweep(tmp_path.parent) == [tmp_path.name]
+
+
+def test_two_hosts_that_drill_from_one_store_never_take_each_others_records_for_their_own(ground: Ground) -> None:
+    """Whether they have names of their own or not; and one that was made anew under its old name is told."""
+    first = replace(ground.proofs, by="drill1")
+    others = [
+        replace(first, by=name, folder=ground.home / name, journal=ground.home / f"{name}.log")
+        for name in ("drill2", "drill1")
+    ]
+    record = ground.drill().drill
+    shutil.rmtree(first.folder)
+    for number, each in enumerate((first, others[0], first, others[0])):
+        each.add(replace(record, drill_id=f"d{number}"), record.finished)
+    assert [len(each.verify()[0].records) for each in (first, others[0])] == [2, 2]
+    assert others[0].verify()[0].problems == ()
+    others[1].add(replace(record, drill_id="d9"), record.finished)
+    (problem,) = others[1].verify()[0].problems
+    assert problem.startswith(f"The store holds 2 records of a chain of this host, {first.name}, that is not here")
+    names = {each.key.split("/")[2] for each in ground.store.entries(f"{HOST}/evidence/drill")}
+    assert names == {first.name, others[0].name, others[1].name}
 
 
 def test_evidence_that_was_cut_off_or_written_anew_shows_by_its_copies_and_anchors(ground: Ground) -> None:

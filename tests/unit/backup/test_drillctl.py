@@ -76,7 +76,7 @@ def command(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(unit.asked, "__defaults__", (ground.home / "requests",))
     monkeypatch.setenv("INVOCATION_ID", "1")
     monkeypatch.setattr(
-        "slipway.backup.drills.proofs.Proofs.__init__.__defaults__", (ground.home / "journal.jsonl", None)
+        "slipway.backup.drills.proofs.Proofs.__init__.__defaults__", (ground.home / "journal.jsonl", None, "")
     )
     file = ground.home / "config.json"
     file.write_text(json.dumps(asdict(replace(ground.config, alarms=True))))

@@ -11,7 +11,7 @@ from slipway.backup.keeping import listing, prune
 from slipway.backup.stores.store import AccessError, DirectoryStore, Store, StoreError
 
 from .fake_s3 import FakeS3, Fault
-from .shelf import NOW, Shelf
+from .shelf import CHAIN, NOW, Shelf
 from .test_store import s3_store, store
 
 __all__ = ["store"]
@@ -67,7 +67,7 @@ def test_a_record_that_was_altered_is_told_and_proves_nothing(store: Store) -> N
     shelf = Shelf(store)
     shelf.drill(shelf.put(days(1)))
     shelf.drill(shelf.put(days(2)))
-    key = "db1/evidence/000002.json"
+    key = f"db1/evidence/{CHAIN}/000002.json"
     body = b"".join(store.read(key)).replace(b"proved", b"PROVED")
     entry = next(iter(store.versions(key)))
     store.delete(key, entry.version)
@@ -77,6 +77,20 @@ def test_a_record_that_was_altered_is_told_and_proves_nothing(store: Store) -> N
     assert any("does not match its own hash" in note for note in found.notes)
 
 
+def test_hosts_that_drill_from_one_store_keep_their_records_apart_and_the_latest_word_counts(store: Store) -> None:
+    shelf = Shelf(store)
+    first, second = shelf.put(days(2)), shelf.put(days(1))
+    shelf.drill(first, "failed")
+    shelf.drill(second, chain="drill2-11111111")
+    shelf.drill(second, "failed", chain="drill1-22222222")  # the same host, made anew
+    shelf.drill(first)
+    found = listing.read(store, "db1")
+    assert {each.id: each.proof for each in found.backups} == {first: "proved", second: "failed"}
+    assert found.notes == (
+        "Evidence is from 3 chains, one for each host that ever drilled: drill1-0a1b2c3d, drill1-22222222, drill2-11111111.",
+    )
+
+
 def test_what_somebody_with_the_writers_key_puts_on_top_changes_nothing(fake: FakeS3) -> None:
     shelf = Shelf(s3_store(fake))
     hidden, over = shelf.put(days(2)), shelf.put(days(1))
@@ -84,7 +98,7 @@ def test_what_somebody_with_the_writers_key_puts_on_top_changes_nothing(fake: Fa
     fake.hide(f"db1/{hidden}/manifest.json")
     fake.hide(f"db1/{hidden}/00-dump-app")
     shelf.store.put(f"db1/{over}/manifest.json", b"a forged one")
-    shelf.store.put("db1/evidence/000001.json", b"another one")
+    shelf.store.put(f"db1/evidence/{CHAIN}/000001.json", b"another one")
     found = listing.read(shelf.store, "db1")
     assert [(each.id, each.whole, each.proof) for each in found.backups] == [
         (over, True, "proved"),
@@ -120,9 +134,9 @@ def test_nothing_goes_while_nothing_is_proved_or_the_proof_cannot_be_read(fake: 
     shelf.drill(names[0])
     assert len(prune.plan(shelf.store, CONFIG, NOW).doomed) == 4
     assert prune.plan(shelf.store, CONFIG, NOW + days(4)).doomed == ()  # backups have stopped
-    fake.store("db1/evidence/000001.json", b"")  # on top of the real one: changes nothing
+    fake.store(f"db1/evidence/{CHAIN}/000001.json", b"")  # on top of the real one: changes nothing
     assert len(prune.plan(shelf.store, CONFIG, NOW).doomed) == 4
-    fake.objects["db1/evidence/000001.json"].pop()
+    fake.objects[f"db1/evidence/{CHAIN}/000001.json"].pop()
     assert prune.plan(shelf.store, CONFIG, NOW).doomed == ()
 
 

@@ -83,6 +83,7 @@ class Config:
     ``interval_s``: between two backups, as the timer has it. ``parallel_mb``: from this size on a database is dumped in
     several streams; ``full_hash_mb``: up to this size a table's every row goes into its hash. ``lock_wait_s``: how long a
     backup waits for somebody's lock; ``give_way_s``: how long somebody waits for one of its own before it gives way.
+    ``drill_host``: the name that this host's drills go by in the store (by default what it calls itself).
     """
 
     host: str
@@ -106,6 +107,7 @@ class Config:
     scratch_mb: int = 256
     scratch_path: str = ""
     alarms: bool = False
+    drill_host: str = ""
     format: int = FORMAT
 
     def __post_init__(self) -> None:

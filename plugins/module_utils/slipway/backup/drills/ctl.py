@@ -136,7 +136,7 @@ def _proofs(settings: Config, state: Path, after: Any = None) -> Proofs:
             break
         except (config.ConfigError, PermissionError):
             continue
-    return Proofs(state, store, settings.host, after=after)
+    return Proofs(state, store, settings.host, after=after, by=settings.drill_host)
 
 
 def _tell(settings: Config, state: Path, done: Drill) -> Iterable[str]:
@@ -178,7 +178,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         reader = config.store(settings, "reader")
     except (config.ConfigError, PermissionError):
         reader = proofs.store  # a key that may only write says so
-    chain, unasked = Proofs(arguments.state, reader, settings.host).verify()
+    chain, unasked = Proofs(arguments.state, reader, settings.host, by=settings.drill_host).verify()
     if arguments.json:
         answer = {"whole": chain.whole, "records": len(chain.records), "problems": chain.problems, "not_asked": unasked}
         _say(json.dumps({**answer, "head": to_plain(chain.head)}, indent=1))

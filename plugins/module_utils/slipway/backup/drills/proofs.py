@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,7 +23,7 @@ from ..stores.store import Store, StoreError
 from .evidence import GENESIS, Chain, Drill, Head, Note, Record, append, load, notes_on
 from .evidence_view import markdown
 
-_COPY = re.compile(r"([0-9]{6,})\.json")
+_COPY = re.compile(r"([A-Za-z0-9-]+-[0-9a-f]{8})/([0-9]{6,})\.json")
 WHAT = "drill evidence"
 
 
@@ -34,6 +35,7 @@ class UnknownDrillError(SlipwayError):
 class Proofs:
     """``folder``: of evidence.jsonl and reports/. ``store``: for copies, None where there is no key for it; ``host``: the
     folder in the store. ``journal``: the host's own journal. ``after``: called with each drill recorded (metrics, alarms).
+    ``by``: the host that drills, in whose name its chain goes in the store; by default what it calls itself.
     """
 
     folder: Path
@@ -41,6 +43,26 @@ class Proofs:
     host: str
     journal: Path = Path(journal.JOURNAL)
     after: Callable[[Drill], Iterable[str]] | None = None
+    by: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the chain goes by in the store: the host that drills, and what the chain begins with.
+
+        So two hosts that drill from one store never write each other's copies, nor does one that was made anew under an
+        old name; and an end is never taken for the end of another chain. Raises OSError.
+        """
+        try:
+            with self.chain.open("rb") as file:
+                first = file.readline()
+        except FileNotFoundError:
+            first = b""
+        return f"{self.prefix}{hashlib.sha256(first).hexdigest()[:8]}"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of all chains of this drill host begin with."""
+        return re.sub(r"[^A-Za-z0-9-]", "-", self.by or socket.gethostname()).strip("-") + "-"
 
     @property
     def chain(self) -> Path:
@@ -70,7 +92,7 @@ class Proofs:
         if self.store is None:
             return ["no key to put a copy of the evidence into the store: see docs/backups.md"]
         try:
-            self.store.put(f"{self.host}/evidence/{number:06}.json", line)
+            self.store.put(f"{self.host}/evidence/{self.name}/{number:06}.json", line)
         except StoreError as error:
             return [f"the store took no copy of record {number}: {error}"]
         return []
@@ -126,8 +148,9 @@ class Proofs:
         """
         unasked: list[str] = []
         anchors = self._noted(unasked)
-        anchors += self._copied(unasked)
-        return load(self.chain, anchors), unasked
+        copies, strangers = self._copied(unasked)
+        found = load(self.chain, [*anchors, *copies])
+        return Chain(found.records, found.head, (*found.problems, *strangers)), unasked
 
     def _noted(self, unasked: list[str]) -> list[Head]:
         try:
@@ -138,20 +161,28 @@ class Proofs:
         entries = [each for each in journal.tail(self.journal, 1_000_000) if each.get("what") == WHAT]
         return [Head(int(each["number"]), str(each["sha256"])) for each in entries if {"number", "sha256"} <= set(each)]
 
-    def _copied(self, unasked: list[str]) -> list[Head]:
+    def _copied(self, unasked: list[str]) -> tuple[list[Head], list[str]]:
+        """(Heads of this chain, problems: chains of this very host that are not here)."""
         if self.store is None:
             unasked.append("the copies in the store could not be read: no key for them on this host")
-            return []
-        heads = []
-        prefix = f"{self.host}/evidence/"
+            return [], []
+        heads: list[Head] = []
+        others: dict[str, int] = {}
+        folder, own = f"{self.host}/evidence/", self.name
         try:
-            for entry in self.store.entries(prefix):
-                number = _COPY.fullmatch(entry.key.removeprefix(prefix))
-                if number:
-                    heads.append(Head(int(number[1]), _hash_of(b"".join(self.store.read(entry.key)))))
+            for entry in self.store.entries(folder):
+                found = _COPY.fullmatch(entry.key.removeprefix(folder))
+                if found and found[1] == own:
+                    heads.append(Head(int(found[2]), _hash_of(b"".join(self.store.read(entry.key)))))
+                elif found and found[1][:-8] == self.prefix:
+                    others[found[1]] = others.get(found[1], 0) + 1
         except StoreError as error:
             unasked.append(f"the copies in the store could not be read: {error}")
-        return heads
+        return heads, [
+            f"The store holds {count} records of a chain of this host, {name}, that is not here: the chain was lost, written "
+            "anew from its first record on, or is of another host that goes by the same name."
+            for name, count in others.items()
+        ]
 
 
 def _hash_of(line: bytes) -> str:

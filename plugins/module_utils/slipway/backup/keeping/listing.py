@@ -22,7 +22,7 @@ from ..stores.store import AccessError, Entry, Store, StoreError
 from . import retention
 
 _ID = re.compile(r"([0-9]{8}T[0-9]{6})Z-[a-z0-9][a-z0-9.-]{0,60}-[0-9a-f]{6}")
-_RECORD = re.compile(r"[0-9]{6,}\.json")
+_RECORD = re.compile(r"[A-Za-z0-9-]+-[0-9a-f]{8}/[0-9]{6,}\.json")
 AT_ONCE = 8
 MANIFEST = "manifest.json"
 
@@ -182,10 +182,20 @@ def _proofs(
             lines = list(pool.map(lambda each: b"".join(store.read(each.key, version=each.version)), chosen))
         except StoreError as error:
             return {}, [*notes, f"The evidence of drills could not be read, so no backup counts as proved: {error}"]
-    chain = evidence.verify_chain(lines)
-    notes += [f"Evidence: {problem}" for problem in chain.problems]
+    chains: dict[str, list[bytes]] = {}
+    for entry, line in zip(chosen, lines, strict=True):
+        chains.setdefault(entry.key.split("/")[-2], []).append(line)
+    records: list[evidence.Record] = []
+    for name, own in chains.items():
+        chain = evidence.verify_chain(own)
+        notes += [f"Evidence of {name}: {problem}" for problem in chain.problems]
+        records += chain.records
+    if len(chains) > 1:
+        notes.append(
+            f"Evidence is from {len(chains)} chains, one for each host that ever drilled: {', '.join(chains)}."
+        )
     found: dict[tuple[str, str], retention.Proof] = {}
-    for record in chain.records:
+    for record in sorted(records, key=lambda each: each.at):
         for tried in record.drill.tried if record.drill else ():
             if tried.verdict in ("proved", "failed", "inconclusive"):
                 found[tried.backup_id, tried.manifest_sha256] = tried.verdict  # type: ignore[assignment]

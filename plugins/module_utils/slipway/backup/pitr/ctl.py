@@ -237,12 +237,14 @@ def _record(settings: Settings, _arguments: argparse.Namespace) -> int:
             now.strftime("pitr-%Y%m%d-%H%M%S"), settings.host, "unknown", now, now, "inconclusive", (), checks, {},
             kind="pitr",
         )  # fmt: skip
-    store = None
+    store, by = None, ""
     try:
-        store = config.store(config.load(), "evidence")
+        told = config.load()
+        by = told.drill_host
+        store = config.store(told, "evidence")
     except SlipwayError as error:
         print(f"slipway: no copy of the evidence is kept in a store: {error}", file=sys.stderr)
-    proofs = Proofs(config.DRILLS, store, settings.host)
+    proofs = Proofs(config.DRILLS, store, settings.host, by=by)
     if any(each.drill and each.drill.drill_id == drill.drill_id for each in proofs.drills()):
         return GOOD
     with _owner():
