@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+from . import quick_initdb
 from .fake_s3 import FakeS3
 from .postgres import server
 
@@ -21,6 +23,13 @@ def postgres() -> Iterator[str]:
     """Conninfo of a PostgreSQL server's superuser, without a database name."""
     with server() as conninfo:
         yield conninfo
+
+
+@pytest.fixture(scope="session")
+def quick_programs() -> Iterator[Path]:
+    """A folder of PostgreSQL's programs for drills, in which initdb copies what it made before."""
+    with quick_initdb.programs() as folder:
+        yield folder
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from slipway.backup.config import Config, Place
-from slipway.backup.drills import drill
+from slipway.backup.drills import drill, scratch
 from slipway.backup.drills.assertions import Assertion
 from slipway.backup.drills.attempt import Means
 from slipway.backup.drills.drill import Outcome
@@ -54,9 +54,10 @@ class Ground:
 
 
 @pytest.fixture
-def ground(keys: tuple[str, str]) -> Iterator[Ground]:
+def ground(keys: tuple[str, str], quick_programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ground]:
     if not keys[0]:
         pytest.skip("age is not installed here")
+    monkeypatch.setattr(scratch, "PROGRAMS", quick_programs)
     home = Path(tempfile.mkdtemp(prefix="slipway-d-"))
     home.chmod(0o711)
     store = DirectoryStore(home / "store")

@@ -21,6 +21,7 @@ from slipway.backup.pipeline import PipelineError, Stage
 from slipway.backup.stores.store import StoreError
 from slipway.backup.taking import take
 
+from . import quick_initdb
 from .drilling import Ground, Make, ground, keys, rich, sql, status
 from .taking import HOST, where
 from .test_there_and_back import damage
@@ -30,8 +31,9 @@ __all__ = ["ground", "keys", "rich"]
 
 @pytest.mark.parametrize("count", [0, 2])
 def test_a_good_backup_is_proved_with_every_check_and_leaves_nothing_behind(
-    ground: Ground, rich: str, new_database: Make, count: int
+    ground: Ground, rich: str, new_database: Make, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
+    monkeypatch.setattr(scratch, "PROGRAMS", quick_initdb.REAL)  # all of it is the real one here
     sql(rich, "CREATE TABLE app.big AS SELECT i, md5(i::text) FROM generate_series(1, 60000) i")
     taken = ground.taker.take([rich, new_database()], count=count)
     outcome = ground.drill()
