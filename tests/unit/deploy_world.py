@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,9 @@ from slipway.deploy.state import Request
 from slipway.deploy.switch import Route
 
 IMAGE = {"source": "registry", "reference": "registry.example.com/notes:1"}
+
+
+_WRITE = releases.write
 
 
 class Killed(BaseException):
@@ -255,7 +260,11 @@ class FakeHost:
         self.store = Store("notes", root / "wishes", root / "states")
         self.said: list[str] = []
         self.requests = 0
-        plain = releases.write
+        self.plant(monkeypatch)
+
+    def plant(self, monkeypatch: Any) -> None:
+        """Have this host's fuse in what the engine writes."""
+        plain = _WRITE
 
         def write(path: Path, text: str, mode: int = 0o600) -> None:
             self.fuse.step()
@@ -265,6 +274,22 @@ class FakeHost:
         monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # thousands of them, and no power cut here
         monkeypatch.setattr(releases, "write", write)
         monkeypatch.setattr(colours, "write", write)
+
+    def copies(self) -> Callable[[Any], FakeHost]:
+        """A maker of hosts that stand where this one stands now, files included; each undoes what came after."""
+        files = {path: path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
+        standing = copy.deepcopy(self)
+
+        def make(monkeypatch: Any) -> FakeHost:
+            shutil.rmtree(self.root)
+            for path, content in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            host = copy.deepcopy(standing)
+            host.plant(monkeypatch)
+            return host
+
+        return make
 
     def want(self, tag: str = "1", **changes: Any) -> None:
         """Lay down a wish: image ``tag``, and any other key of a spec; ``env`` is the environment."""

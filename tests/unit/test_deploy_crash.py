@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,25 +37,33 @@ def prepared(host: FakeHost, scenario: str) -> None:
         host.ask()
 
 
-def steps(scenario: str, tmp_path: Path) -> int:
-    """How many steps the scenario has when nothing kills it."""
+def standing(scenario: str, root: Path) -> tuple[int, Callable[[pytest.MonkeyPatch], FakeHost]]:
+    """How many steps the scenario has when nothing kills it, and a maker of hosts that stand just before it."""
     with pytest.MonkeyPatch.context() as patch:
-        host = FakeHost(tmp_path, patch)
-        prepared(host, scenario)
+        first = FakeHost(root, patch)
+        prepared(first, scenario)
+        copies = first.copies()
+
+        def make(patch: pytest.MonkeyPatch) -> FakeHost:
+            host = copies(patch)
+            if scenario == "bad":
+                watched(host, 500)  # the clock's, not the copied one's
+            return host
+
+        host = make(patch)
         before = host.fuse.steps
         host.engine().run()
-        return host.fuse.steps - before
+        return host.fuse.steps - before, make
 
 
 @pytest.mark.parametrize("scenario", ["first", "second", "rollback", "sick", "bad"])
 def test_after_a_crash_at_any_step_one_release_serves_and_all_agree(scenario: str, tmp_path: Path) -> None:
-    count = steps(scenario, tmp_path / "count")
+    count, make = standing(scenario, tmp_path / "host")
     assert count > 30
     ends = set()
     for at in range(1, count + 1):
         with pytest.MonkeyPatch.context() as patch:
-            host = FakeHost(tmp_path / str(at), patch)
-            prepared(host, scenario)
+            host = make(patch)
             old = serving(host)
             host.fuse.at = host.fuse.steps + at
             with pytest.raises(Killed):
@@ -83,12 +92,11 @@ def test_after_a_crash_at_any_step_one_release_serves_and_all_agree(scenario: st
 
 @pytest.mark.parametrize("scenario", ["second", "bad"])
 def test_after_a_crash_and_a_crash_in_the_recovery_one_release_serves(scenario: str, tmp_path: Path) -> None:
-    count = steps(scenario, tmp_path / "count")
+    count, make = standing(scenario, tmp_path / "host")
     for at in range(1, count + 1, 5):
         for again in (1, 4, 9, 16):
             with pytest.MonkeyPatch.context() as patch:
-                host = FakeHost(tmp_path / f"{at}-{again}", patch)
-                prepared(host, scenario)
+                host = make(patch)
                 host.fuse.at = host.fuse.steps + at
                 with pytest.raises(Killed):
                     host.engine().run()

@@ -7,7 +7,7 @@ committed at the moment when ``current`` names the new release, and at no other.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .spec import COLOURS, Colour
@@ -91,8 +91,9 @@ class State:
     held: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        return {"version": VERSION, **asdict(self)}
+        """As plain data, to be written at once: what is nested is not copied, for a deploy writes this at every step."""
+        deploy = self.deploy and {**vars(self.deploy), "phases": [vars(each) for each in self.deploy.phases]}
+        return {"version": VERSION, **vars(self), "current": self.current and vars(self.current), "deploy": deploy}
 
     @classmethod
     def from_dict(cls, raw: dict[str, Any]) -> State:
