@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import backup, common, trips
+from benchmarks import backup, common, meter, trips
 from benchmarks.common import Figure, Result, median, number
+from tests.unit.backup.fake_s3 import FakeS3
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,28 +104,51 @@ def test_each_benchmark_starts_as_the_command_that_the_documents_name(name: str)
 
 
 def test_the_meter_of_backups_counts_what_a_command_and_its_children_used() -> None:
-    meter = backup.Meter(os.getpid())
+    counted = meter.Meter(os.getpid())
     script = "head -c 60000000 /dev/zero | sha256sum >/dev/null; sleep 0.5; echo '{\"held_ms\": 7}'"
-    cost = meter.run(["sh", "-c", script])
+    cost = counted.run(["sh", "-c", script])
     assert cost.told == {"held_ms": 7}
     assert cost.wall > 0.5
     assert 0 < cost.cpu < 10
     assert 0 < cost.memory < 100
-    assert os.getpid() in backup.tree(os.getpid())
+    assert "sh" in cost.shares
+    assert os.getpid() in meter.tree(os.getpid())
+    assert meter.spent(os.getpid())[1] > 0
+    assert counted.run(["echo", "words"]).told == {}
     with pytest.raises(subprocess.CalledProcessError):
-        meter.run(["false"])
+        counted.run(["false"])
 
 
-def test_the_figures_of_backups_set_hashing_apart_and_miss_what_is_missed() -> None:
-    cost = backup.Cost
-    costs = {
-        "plain": cost(10, 10, 40), "gzip": cost(40, 40, 10), "hash": cost(5, 5, 20), "s3": cost(12, 17, 150),
-        "one stream": cost(8, 8, 40), "streams": cost(7, 9, 50),
-        "single": cost(10, 16, 80, {"held_ms": 9000, "alone": 100, "during": 60}), "parallel": cost(9, 17, 201, {"held_ms": 8000}),
+def _costs() -> dict[str, meter.Cost]:
+    def cost(wall: float, cpu: float, memory: float, server: float = 0.0, **told: float) -> meter.Cost:
+        return meter.Cost(wall, cpu, memory, told, server)
+
+    return {
+        "warm-up": cost(1, 1, 1), "plain": cost(10, 10, 40, 4), "gzip": cost(40, 40, 10, 4), "hash": cost(5, 5, 20, 5),
+        "s3": cost(12, 17, 150, 9), "one stream": cost(8, 8, 40), "streams": cost(7, 9, 50),
+        "single": cost(10, 16, 80, 9, held_ms=9000, stored=2**20), "parallel": cost(9, 17, 201, 9, held_ms=8000),
+        "app": cost(0, 0, 0, before=100, during=60, after=110, alone=105),
     }  # fmt: skip
-    found = {each.name: each for each in backup.figures(costs)}
+
+
+def test_the_figures_of_backups_set_hashing_and_the_server_apart_and_miss_what_is_missed() -> None:
+    found = {each.name: each for each in backup.figures(_costs())}
     assert found["backup run without its hashing / plain tools: CPU"].value == pytest.approx(1.1)
-    assert found["backup run without its hashing / gzip: CPU"].met
-    assert not found["pgbench alone / during a backup: transactions"].met
-    assert not found["memory of all programs, several streams"].met
+    assert found["backup run / gzip: CPU of the programs"].value == pytest.approx(7 / 36)
+    assert found["backup run without its hashing / gzip: CPU with the server's"].value == pytest.approx(11 / 40)
+    assert found["single: stored"].value == 1
+    assert not found["pgbench without a backup / during one: transactions"].met
+    assert not found["parallel: memory of all programs"].met
+    assert found["gzip: memory of all programs"].limit is None
     assert not found["several streams / one: wall time of the dumps alone"].met
+    assert not any(name.startswith("warm-up") for name in found)
+
+
+def test_a_part_of_the_benchmark_of_backups_tells_its_own_figures_alone() -> None:
+    costs = {name: cost for name, cost in _costs().items() if name in backup.PARTS["streams"]}
+    names = [each.name for each in backup.figures(costs)]
+    assert any(name.startswith("several streams / one") for name in names)
+    assert not any("gzip" in name or "pgbench" in name for name in names)
+    home = Path("/nowhere")
+    known = backup.Bench(home, "/run", home, 2, FakeS3()).commands()
+    assert {name for part in backup.PARTS.values() for name in part} == set(known)

@@ -18,8 +18,11 @@ SETTINGS = "fsync=off\nlisten_addresses=''\nshared_buffers=16MB\nmax_connections
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The conninfo of database ``postgres`` on a running server, without a database name. Skips where there is none."""
+def server(settings: str = "") -> Iterator[str]:
+    """The conninfo of database ``postgres`` on a running server, without a database name. Skips where there is none.
+
+    ``settings``: lines of a postgresql.conf that come after those of the tests; for a throwaway cluster alone.
+    """
     given = os.environ.get("SLIPWAY_TEST_PG")
     if given:
         yield given
@@ -41,7 +44,7 @@ def server() -> Iterator[str]:
         run(str(folder / "initdb"), "-D", str(home / "data"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "-N",
             "--locale=C.UTF-8", "--data-checksums")  # fmt: skip
         with (home / "data/postgresql.conf").open("a") as conf:
-            conf.write(f"{SETTINGS}unix_socket_directories='{home}'\n")
+            conf.write(f"{SETTINGS}unix_socket_directories='{home}'\n{settings}")
         run(str(folder / "pg_ctl"), "-D", str(home / "data"), "-l", str(home / "log"), "-w", "start")
         try:
             yield f"host={home} user=postgres"
