@@ -65,7 +65,7 @@ def test_a_name_that_is_not_qualified_is_refused(bad: str) -> None:
         argv.pattern(bad)
 
 
-@pytest.mark.parametrize(("cores", "expected"), [(1, (1, 1)), (2, (3, 1)), (4, (3, 2)), (8, (3, 4)), (64, (3, 4))])
+@pytest.mark.parametrize(("cores", "expected"), [(1, (1, 1)), (2, (1, 1)), (4, (1, 2)), (8, (1, 4)), (64, (1, 4))])
 def test_compression_by_cores(cores: int, expected: tuple[int, int]) -> None:
     assert argv.compression(cores) == expected
 

@@ -57,7 +57,7 @@ class Means:
     folder: str
     now: Callable[[], datetime]
     lock: Lock | None = None
-    level: int = 3
+    level: int = 1
     threads: int = 1
     streams: int = 1
     readers: int = 1
