@@ -278,18 +278,27 @@ def test_durations(seconds: int, text: str) -> None:
 # -- the probe and the way there ----------------------------------------------------------------------------------
 
 
-def test_probe_runs_anywhere_and_answers_json() -> None:
+def test_probe_runs_anywhere_and_answers_json(tmp_path: Path) -> None:
     """On this machine, which need have nothing of Slipway: every part answers or is null."""
+    apt = tmp_path / "apt-get"  # the real one reckons for seconds where much could be updated
+    apt.write_text(
+        "#!/bin/sh\necho 'Inst a [1] (2 Debian:13)'; echo 'Inst b [1] (2 Debian-Security:13)'; echo Conf a\n"
+    )
+    apt.chmod(0o755)
+    source = remote.probe_source(["a.example.com'); import os; ("], "")
+    found = b'"PATH": "'
+    assert source.count(found) == 1
     done = subprocess.run(
         ["/usr/bin/python3", "-"],
-        input=remote.probe_source(["a.example.com'); import os; ("], ""),
+        input=source.replace(found, found + f"{tmp_path}:".encode()),
         check=False,
         capture_output=True,
-        timeout=90,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr.decode()
     seen = json.loads(done.stdout)
     assert seen["system"]["ram_mb"] > 0
+    assert seen["updates"] == {"all": 2, "security": 1}
     assert seen["certificates"][0]["domain"] == "a.example.com'); import os; ("
     assert set(HEALTHY) == set(seen)
 
