@@ -3,6 +3,8 @@
 
 Otherwise the first test that needs it puts it up halfway, and plugins imported without it before break those after.
 
+Hypothesis has no deadline: a year of backups takes what a busy machine gives it.
+
 Temporary files are in memory where this machine lets them: a rename costs milliseconds on a busy disk, and the tests
 of crashes alone make tens of thousands.
 """
@@ -13,6 +15,8 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+
+from hypothesis import HealthCheck, settings
 
 from console.hosts import _load_plugins
 
@@ -36,4 +40,6 @@ if _in_memory():
     os.environ["TMPDIR"] = str(MEMORY)
     tempfile.tempdir = None  # whoever asked before us may have settled it
 
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 _load_plugins()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hypothesis without a deadline (a year of backups takes what a busy machine gives it), a PostgreSQL server and a bucket."""
+"""A PostgreSQL server and a bucket."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from . import quick_initdb
 from .fake_s3 import FakeS3
 from .postgres import server
-
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -174,9 +174,12 @@ def _chosen(usable: Sequence[Backup], keeps: Keeps, now: datetime) -> dict[str, 
     for setting, noun, period_of, form in _PERIODS:
         groups: dict[tuple[int, ...], list[Backup]] = {}
         for backup, at in taken:
-            groups.setdefault(period_of(at), []).append(backup)
-        for period in list(groups)[: getattr(keeps, setting)]:
-            reasons.setdefault(_best(groups[period], setting).id, []).append(f"{noun} {form.format(*period)}")
+            period = period_of(at)
+            if period not in groups and len(groups) >= getattr(keeps, setting):
+                break  # every other is older
+            groups.setdefault(period, []).append(backup)
+        for period, group in groups.items():
+            reasons.setdefault(_best(group, setting).id, []).append(f"{noun} {form.format(*period)}")
     return reasons
 
 
