@@ -3,7 +3,8 @@
 
 Like the real thing: multipart uploads, versions and delete markers, pages of at most 1,000, ranges, ETags. Like B2 where
 it differs from AWS: refuses CRC trailers and bodies without Content-MD5, and lets a key lack rights. Unlike both: no
-signature is checked, parts may be small, Object Lock headers are noted but not enforced, everything is in memory.
+signature is checked, parts may be small, Object Lock is noted but not enforced, everything is in memory. Like Ceph's
+gateway before 19, ``forgets`` makes it drop the lock that an upload in parts is begun with.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class FakeS3:
         self.denied: set[str] = set()
         self.calls: list[str] = []
         self.page, self._count, self.lock = page, 0, threading.RLock()
+        self.forgets, self.begun_with = False, dict[str, dict[str, str]]()  # upload to its lock
         self.altered: bytes | None = None  # what a completed upload holds instead of its parts
         handler = type("Handler", (_Handler,), {"fake": self})
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -84,6 +86,9 @@ class FakeS3:
         self.objects.setdefault(key, []).insert(0, Version(b"", "", self.number(), datetime.now(UTC), marker=True))
 
 
+LOCK_MODE, LOCK_UNTIL = "x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"
+
+
 class _Error(Exception):
     def __init__(self, status: int, code: str) -> None:
         super().__init__(code)
@@ -95,7 +100,7 @@ _OPERATIONS = {
     ("POST", "uploadId"): "CompleteMultipartUpload", ("DELETE", "uploadId"): "AbortMultipartUpload",
     ("GET", "uploads"): "ListMultipartUploads", ("GET", "versions"): "ListObjectVersions",
     ("GET", "list-type"): "ListObjectsV2", ("GET", ""): "GetObject", ("HEAD", ""): "HeadObject",
-    ("PUT", ""): "PutObject", ("DELETE", ""): "DeleteObject",
+    ("PUT", "retention"): "PutObjectRetention", ("GET", "retention"): "GetObjectRetention", ("PUT", ""): "PutObject", ("DELETE", ""): "DeleteObject",
 }  # fmt: skip
 
 
@@ -170,9 +175,24 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _PutObject(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        locks = {k.lower(): v for k, v in self.headers.items() if "object-lock" in k.lower()}
-        made = self.fake.store(self.key, body, **locks)
+        made = self.fake.store(self.key, body, **self._lock())
         return 200, {"ETag": f'"{made.etag}"', "x-amz-version-id": made.version}, b""
+
+    def _lock(self) -> dict[str, str]:
+        return {k.lower(): v for k, v in self.headers.items() if "object-lock" in k.lower()}
+
+    def _PutObjectRetention(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        text = body.decode()
+        for header, tag in ((LOCK_MODE, "Mode"), (LOCK_UNTIL, "RetainUntilDate")):
+            self._found().headers[header] = re.findall(f"<{tag}>(.*?)</{tag}>", text)[0]
+        return 200, {}, b""
+
+    def _GetObjectRetention(self, _body: bytes) -> tuple[int, dict[str, str], bytes]:
+        held = self._found().headers
+        if LOCK_MODE not in held:
+            raise _Error(404, "NoSuchObjectLockConfiguration")
+        inner = f"<Mode>{held[LOCK_MODE]}</Mode><RetainUntilDate>{held[LOCK_UNTIL]}</RetainUntilDate>"
+        return 200, {}, f"<Retention>{inner}</Retention>".encode()
 
     def _GetObject(self, _body: bytes) -> tuple[int, dict[str, str], bytes]:
         found = self._found()
@@ -205,6 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _CreateMultipartUpload(self, _body: bytes) -> tuple[int, dict[str, str], bytes]:
         identifier = self.fake.number()
         self.fake.uploads[identifier] = (self.key, {}, datetime.now(UTC))
+        self.fake.begun_with[identifier] = {} if self.fake.forgets else self._lock()
         return 200, {}, f"<R><UploadId>{identifier}</UploadId></R>".encode()
 
     def _upload(self) -> dict[int, bytes]:
@@ -226,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Error(400, "InvalidPart")
         joined = hashlib.md5(b"".join(s.digest() for s in sums), usedforsecurity=False).hexdigest()
         whole = b"".join(parts[n] for n in numbers) if self.fake.altered is None else self.fake.altered
-        made = self.fake.store(self.key, whole, f"{joined}-{len(numbers)}")
+        held = self.fake.begun_with.get(self.query["uploadId"], {})
+        made = self.fake.store(self.key, whole, f"{joined}-{len(numbers)}", **held)
         del self.fake.uploads[self.query["uploadId"]]
         return 200, {"x-amz-version-id": made.version}, f'<R><ETag>"{made.etag}"</ETag></R>'.encode()
 

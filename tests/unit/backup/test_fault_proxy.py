@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
 from slipway.backup.stores.retry import Retry
 from slipway.backup.stores.s3 import Bucket, S3Store, client_for
-from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, StoreError
+from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, Lock, StoreError
 
 from lab.fault_proxy import Fault, FaultProxy, operation_of
 
@@ -138,3 +139,12 @@ def test_a_clock_off_by_an_hour_shows_in_the_date_that_the_server_sees(proxy: Fa
     store(proxy.url).put("a", b"x")  # the stand-in looks at no date; the real server's refusal is an integration test
     assert proxy.faults == []
     assert fake.objects["a"]
+
+
+def test_locks_and_the_buckets_settings_carry_md5_where_b2_refuses_what_boto3_adds(proxy: FaultProxy) -> None:
+    there = store(proxy.url)
+    there.put("a", b"x")
+    there.lock("a", Lock("GOVERNANCE", datetime(2031, 5, 6, tzinfo=UTC)))
+    (asked,) = [each for each in proxy.seen if each.operation == "put_object_retention"]
+    assert asked.status == 200
+    assert "content-md5" in asked.headers

@@ -236,3 +236,43 @@ def test_stale_uploads_are_found_over_all_pages() -> None:
         assert server.uploads == {}
     finally:
         server.close()
+
+
+# -- locks
+
+
+UNTIL = datetime(2031, 5, 6, 7, 8, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_what_goes_up_in_parts_is_locked_though_the_store_forgets_how_it_was_begun(fake: FakeS3, forgets: bool) -> None:
+    fake.forgets = forgets
+    store = s3_store(fake)
+    with store.upload("a", lock=Lock("COMPLIANCE", UNTIL)) as upload:
+        upload.write(b"x")
+        upload.complete()
+    assert upload.unlocked == ""
+    assert store.locked("a") == Lock("COMPLIANCE", UNTIL + timedelta(seconds=1))
+    assert fake.calls.count("PutObjectRetention") == 1
+
+
+def test_a_lock_that_cannot_be_set_afterwards_is_told_and_the_object_is_there(fake: FakeS3) -> None:
+    fake.denied.add("PutObjectRetention")
+    store = s3_store(fake)
+    with store.upload("a", lock=Lock("GOVERNANCE", UNTIL)) as upload:
+        upload.write(b"x")
+        upload.complete()
+    assert "a may be without its lock" in upload.unlocked
+    assert "AccessDenied (403)" in upload.unlocked
+    assert b"".join(store.read("a")) == b"x"
+
+
+def test_an_object_without_a_lock_has_none_and_who_may_not_look_is_told_so(fake: FakeS3) -> None:
+    store = s3_store(fake)
+    with store.upload("a") as upload:
+        upload.complete()
+    assert "PutObjectRetention" not in fake.calls
+    assert store.locked("a") is None
+    fake.denied.add("GetObjectRetention")
+    with pytest.raises(AccessError):
+        store.locked("a")

@@ -11,13 +11,14 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from types import TracebackType
 from typing import Any, Literal
 
 from ...errors import InputError
+from .fate import explain, fate_of
 from .retry import Retry
 from .store import (
     MB,
@@ -28,7 +29,6 @@ from .store import (
     Entry,
     Hasher,
     Lock,
-    MissingError,
     Sent,
     StoreError,
     UncertainError,
@@ -37,10 +37,6 @@ from .store import (
     content_md5,
     etag_of,
 )
-
-_AGAIN = {408, 429, 500, 502, 503, 504}
-_AGAIN_CODES = {"BadDigest", "InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "Throttling"}
-_REFUSED_CODES = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "Unauthorized"}
 
 
 @dataclass(frozen=True)
@@ -85,10 +81,27 @@ def client_for(bucket: Bucket, *, connections: int = 10) -> Any:
         config = Config(**settings, **checksums)
     except TypeError:  # boto3 before 1.36: knows no such setting and adds no such checksum
         config = Config(**settings)
-    return _session().client(
+    client = _session().client(
         "s3", endpoint_url=bucket.endpoint, region_name=bucket.region, aws_access_key_id=bucket.access_key,
         aws_secret_access_key=bucket.secret_key, verify=bucket.ca or None, config=config,
     )  # fmt: skip
+    for operation in _CHECKED:
+        client.meta.events.register(f"before-sign.s3.{operation}", _md5_instead)
+    return client
+
+
+_CHECKED = ("PutObjectRetention", "PutObjectLockConfiguration", "PutBucketLifecycleConfiguration")
+
+
+def _md5_instead(request: Any, **_: Any) -> None:
+    """These must carry a checksum, boto3 since 1.36 takes CRC32 whatever is set, and B2 refuses that: the older MD5."""
+    for name in [
+        each for each in request.headers if each.lower().startswith(("x-amz-checksum-", "x-amz-sdk-checksum-"))
+    ]:
+        del request.headers[name]
+    body = request.data if isinstance(request.data, bytes) else str(request.data or "").encode()
+    del request.headers["Content-MD5"]
+    request.headers["Content-MD5"] = content_md5(body)
 
 
 class S3Store:
@@ -111,14 +124,14 @@ class S3Store:
             try:
                 return getattr(self.client, operation)(Bucket=self.bucket, **given)
             except Exception as error:
-                fate = _fate(error)
+                fate = fate_of(error)
                 if fate is None:
                     raise
                 if on_code and fate.code in on_code:
                     return on_code[fate.code](unsure)
                 failed, unsure = failed + 1, unsure or fate.unsure
                 if not fate.again or not self.retry.wait(failed, fate.asked):
-                    raise _explain(fate, what, failed, unsure=unsure) from error
+                    raise explain(fate, what, failed, unsure=unsure) from error
 
     def put(self, key: str, body: bytes, *, lock: Lock | None = None) -> Sent:
         """See :class:`~.store.Store`. Sending it twice is harmless: the same bytes, a version more."""
@@ -140,7 +153,7 @@ class S3Store:
     def read(self, key: str, *, version: str = "") -> Iterator[bytes]:
         """See :class:`~.store.Store`. A broken connection is resumed where it broke, of the same version or not at all."""
         place, size, etag, failed = 0, -1, "", 0
-        given: dict[str, Any] = {"Key": check_key(key), **({"VersionId": version} if version else {})}
+        given = _object(key, version)
         while place != size:
             resumed: dict[str, Any] = {"Range": f"bytes={place}-", "IfMatch": etag} if place else {}
             answer = self.call("get_object", f"reading {key}", **given, **resumed)
@@ -155,7 +168,7 @@ class S3Store:
                 if place != size:
                     raise StoreError(f"Reading {key} gave {place} of {size} bytes", "all of them")
             except Exception as error:
-                fate = _fate(error)
+                fate = fate_of(error)
                 failed += 1
                 if fate is None or not self.retry.wait(failed):
                     raise
@@ -164,13 +177,30 @@ class S3Store:
 
     def head(self, key: str, *, version: str = "") -> Entry | None:
         """See :class:`~.store.Store`."""
-        given: dict[str, Any] = {"Key": check_key(key), **({"VersionId": version} if version else {})}
+        given = _object(key, version)
         absent = dict.fromkeys(("404", "NoSuchKey", "NoSuchVersion", "NotFound"), lambda _unsure: None)
         answer = self.call("head_object", f"looking at {key}", absent, **given)
         if answer is None:
             return None
         etag, its_version = answer["ETag"].strip('"'), answer.get("VersionId", "")
         return Entry(key, answer["ContentLength"], answer["LastModified"].astimezone(UTC), its_version, etag=etag)
+
+    def lock(self, key: str, lock: Lock, *, version: str = "") -> None:
+        """Lock what is there. Never shortens a lock. Raises StoreError, AccessError for who may not set one."""
+        retention = {"Mode": lock.mode, "RetainUntilDate": lock.until}
+        self.call("put_object_retention", f"locking {key}", **_object(key, version), Retention=retention)
+
+    def locked(self, key: str, *, version: str = "") -> Lock | None:
+        """See :class:`~.store.Store`."""
+        none: dict[str, Callable[[bool], Any]] = dict.fromkeys(_NO_LOCK, lambda _unsure: {})
+        answer = self.call("get_object_retention", f"looking at the lock of {key}", none, **_object(key, version))
+        found = answer.get("Retention") or {}
+        if not found.get("RetainUntilDate"):
+            return None
+        return Lock(
+            "COMPLIANCE" if found.get("Mode") == "COMPLIANCE" else "GOVERNANCE",
+            found["RetainUntilDate"].astimezone(UTC),
+        )
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """See :class:`~.store.Store`."""
@@ -227,7 +257,7 @@ class _PartUpload:
     """See :class:`~.store.Upload`. Parts go up from threads; the one being filled is the only other one in memory."""
 
     def __init__(self, store: S3Store, key: str, part_size: int, concurrency: int, lock: Lock | None) -> None:
-        self._store, self._key, self._size = store, key, part_size
+        self._store, self._key, self._size, self._lock, self.unlocked = store, key, part_size, lock, ""
         answer = store.call("create_multipart_upload", f"beginning {key}", Key=key, **_locked(lock))
         self.id: str = answer["UploadId"]
         self._hasher, self._buffer, self._etags = Hasher(part_size), bytearray(), list[str]()
@@ -286,7 +316,22 @@ class _PartUpload:
             MultipartUpload={"Parts": parts},
         )  # fmt: skip
         self._open = False
+        self._hold(answer.get("VersionId", ""))
         return self._hasher.sent(self._key, answer.get("VersionId", ""))
+
+    def _hold(self, version: str) -> None:
+        """Lock it once more: there are servers (Ceph before 19) that forget the lock which an upload in parts was begun with.
+
+        A second longer, since every server lets a lock grow. Nothing is lost where this fails: it is told, not raised.
+        """
+        if self._lock is None:
+            return
+        try:
+            self._store.lock(
+                self._key, replace(self._lock, until=self._lock.until + timedelta(seconds=1)), version=version
+            )
+        except StoreError as error:
+            self.unlocked = f"{self._key} may be without its lock, which not every store keeps that is set at the beginning: {error.found}"
 
     def _after_a_lost_answer(self, unsure: bool) -> dict[str, str]:
         """No such upload (any more): because an earlier call completed it, or because somebody aborted it?"""
@@ -326,6 +371,15 @@ class _PartUpload:
         self.abort()
 
 
+_NO_LOCK = (
+    "NoSuchObjectLockConfiguration",
+    "ObjectLockConfigurationNotFoundError",
+    "InvalidRequest",
+    "NoSuchRetention",
+)
+"""Words for an object or a bucket without a lock."""
+
+
 def _gone(*codes: str) -> dict[str, Callable[[bool], None]]:
     return dict.fromkeys(codes, lambda _unsure: None)
 
@@ -334,54 +388,11 @@ def _locked(lock: Lock | None) -> dict[str, Any]:
     return {"ObjectLockMode": lock.mode, "ObjectLockRetainUntilDate": lock.until} if lock else {}
 
 
+def _object(key: str, version: str) -> dict[str, Any]:
+    return {"Key": check_key(key), **({"VersionId": version} if version else {})}
+
+
 def _version(each: Mapping[str, Any], hidden: bool) -> Entry:
     etag, size = str(each.get("ETag", "")).strip('"'), each.get("Size", 0)
     modified = each["LastModified"].astimezone(UTC)
     return Entry(each["Key"], size, modified, each["VersionId"], each["IsLatest"], hidden, etag)
-
-
-@dataclass(frozen=True)
-class _Fate:
-    """What an exception of boto3 means. ``unsure``: the store may have done what was asked all the same."""
-
-    code: str
-    says: str
-    again: bool
-    unsure: bool
-    status: int = 0
-    asked: float = 0.0
-
-
-def _fate(error: Exception) -> _Fate | None:
-    """None for what is not the store's or the network's doing."""
-    from botocore import exceptions as boto
-
-    if isinstance(error, boto.ClientError):
-        about = error.response.get("Error", {})
-        meta = error.response.get("ResponseMetadata", {})
-        code, status = str(about.get("Code", "")), int(meta.get("HTTPStatusCode", 0))
-        asked = str(meta.get("HTTPHeaders", {}).get("retry-after", ""))
-        again = status in _AGAIN or code in _AGAIN_CODES
-        says = f"{code} ({status}) {about.get('Message', '')}".strip()
-        return _Fate(code, says, again, status >= 500, status, float(asked) if asked.isdigit() else 0.0)
-    if isinstance(error, (boto.ParamValidationError, boto.NoCredentialsError, boto.UnknownSignatureVersionError)):
-        return None
-    if isinstance(error, boto.BotoCoreError):  # the connection: refused, reset, too slow, cut, or gibberish
-        return _Fate(type(error).__name__, str(error), again=True, unsure=True)
-    return None
-
-
-def _explain(fate: _Fate, what: str, attempts: int, *, unsure: bool) -> StoreError:
-    tries = f" after {attempts} attempts" if attempts > 1 else ""
-    found = f"The store failed at {what}{tries}: {fate.says}"
-    if fate.code == "RequestTimeTooSkewed":
-        return StoreError(found, "this host's clock within 15 minutes of the right time", "see timedatectl")
-    if fate.code in _REFUSED_CODES or fate.status in (401, 403):
-        return AccessError(
-            found, "a key that is valid and has this right", "see which capabilities the key was made with"
-        )
-    if fate.code in ("NoSuchKey", "NoSuchVersion", "404"):
-        return MissingError(found, "the object to be there")
-    if unsure and what.startswith("completing"):
-        return UncertainError(found, "an answer", "take the next backup: this one counts as not taken")
-    return StoreError(found, "the store to answer")

@@ -82,9 +82,13 @@ class Lock:
 
 
 class Upload(Protocol):
-    """An object in the making; as a context manager it aborts itself unless ``complete`` was reached."""
+    """An object in the making; as a context manager it aborts itself unless ``complete`` was reached.
+
+    ``unlocked``: after ``complete``, why the lock that was asked for may not hold; empty where it was set or none was wanted.
+    """
 
     id: str
+    unlocked: str
 
     def write(self, piece: bytes) -> None:
         """Take the next bytes; may wait until earlier ones are away. Raises StoreError."""
@@ -116,6 +120,9 @@ class Store(Protocol):
 
     def head(self, key: str, *, version: str = "") -> Entry | None:
         """What a listing would say of it, or None."""
+
+    def locked(self, key: str, *, version: str = "") -> Lock | None:
+        """The lock of an object, which may be over; None for one without. AccessError for who may not look."""
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Current objects by key, however many; hidden ones are not among them."""
@@ -260,6 +267,10 @@ class DirectoryStore:
         except MissingError:
             return None
 
+    def locked(self, key: str, *, version: str = "") -> Lock | None:  # noqa: ARG002
+        """See :class:`Store`: there are none here."""
+        return None
+
     @staticmethod
     def _entry(key: str, path: Path) -> Entry:
         status = path.stat()
@@ -313,6 +324,8 @@ class DirectoryStore:
 
 class _FileUpload:
     """See :class:`Upload`."""
+
+    unlocked = ""
 
     def __init__(self, store: DirectoryStore, key: str, part_size: int, *, beside: bool) -> None:
         self._target, self._key, self._hasher = store._path(key), key, Hasher(part_size)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,7 @@ class Means:
 
     ``memory``: bytes for parts on their way, over all streams. ``streams``, ``readers``: at once at most.
     ``give_way``: seconds that somebody may wait for a lock of ours before the backup ends (0: for ever).
+    ``warnings``: what people should look at though the backup is good; filled on the way.
     """
 
     server: argv.Server
@@ -67,6 +68,7 @@ class Means:
     full_bytes: int = catalog.FULL_HASH_BYTES
     parallel_bytes: int = 1024 * MB
     empty: int = 0
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def send(means: Means, place: int, part: Part, *, at_once: int = 1) -> StoredObj
         means.stop.check()
         sent = upload.complete()
     note.unlink(missing_ok=True)
+    if upload.unlocked:
+        means.warnings.append(upload.unlocked)
     return StoredObject(**asdict(sent), holds=part.holds, database=part.database, stream=part.stream)
 
 

@@ -121,7 +121,7 @@ def take(config: Config, store: Store, around: Around | None = None, *, identifi
     around.stop.check()
     store.put(f"{prefix}/manifest.json", text, lock=means.lock)
     few = "Only one age recipient can open this backup: if its identity is lost, so are all backups." if len(sealed_for) < 2 else ""  # fmt: skip
-    warnings = (*choice.warnings, *(each for each in (newer, few) if each))
+    warnings = (*choice.warnings, *means.warnings, *(each for each in (newer, few) if each))
     return Taken(made, hashlib.sha256(text).hexdigest(), hash_ms, warnings)
 
 
