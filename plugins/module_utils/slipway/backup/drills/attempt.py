@@ -33,7 +33,7 @@ from ..verdict import (
     judge,
 )
 from . import checks as ask
-from . import scratch
+from . import locks, scratch
 from .assertions import Assertion
 from .evidence import Tried, as_tried
 from .fetch import BackupError, Fetcher, Times
@@ -68,6 +68,7 @@ class Attempt:
     manifest: Manifest | None = None
     checks: list[Check] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    findings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     steps: Steps | None = None
 
@@ -96,6 +97,7 @@ def attempt(config: Config, found: Found, drill_id: str, means: Means, now: date
         result.checks += wrong or [clock_check(taken.taken, now)]
         result.notes += [f"database {name} is in no list and was backed up all the same" for name in taken.unlisted]
         result.notes += [f"{each.name}: {note}" for each in taken.contents.databases for note in each.unchecked]
+        result.findings = locks.findings(config.place, means.store, found, taken, now)
         if not means.identity:
             raise BackupError(
                 "decryption", "There is no age identity on this host", "the credential 'identity'",

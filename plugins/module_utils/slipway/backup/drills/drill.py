@@ -149,6 +149,7 @@ def _drill(config: Config, means: Means, begun: Begun, only: str, clock: Callabl
         begun.drill_id, begun.host, begun.started_by, begun.started, clock(), last.tried.verdict,
         tuple(each.tried for each in attempts), tuple(last.checks), last.versions, last.steps,
         _recovery(config, last, begun.started), tuple(dict.fromkeys(notes)),
+        findings=tuple(dict.fromkeys(line for each in attempts for line in each.findings)),
     )  # fmt: skip
 
 
@@ -184,6 +185,7 @@ def summary(outcome: Outcome) -> list[str]:
         lines.append(f"  RTO {span(found.rto_ms)} (target {span(found.rto_target_ms)}), RPO now {span(found.rpo_now_ms)},"
                      f" at worst {span(found.rpo_worst_ms)} (target {span(found.rpo_target_ms)})")  # fmt: skip
         lines += [f"  missed: {miss}" for miss in found.misses]
+    lines += [f"  finding: {each}" for each in drill.findings]
     lines += [f"  note: {each}" for each in drill.notes]
     lines += [f"  warning: {each}" for each in outcome.warnings]
     return [*lines, f"  record {outcome.head.number}, SHA-256 {outcome.head.sha256}"]

@@ -47,7 +47,8 @@ class Drill:
     ``started_by``: ``timer``, ``playbook`` or a person's name; ``versions``: program -> version on the drill host.
     ``recovery`` is None where nothing was proved and so nothing can be promised. ``notes``: what a person should know
     though it decides nothing: a backup hidden by a delete marker, a database that nobody listed. ``kind``: what was drilled,
-    a ``dump`` or point-in-time recovery (``pitr``): one says nothing on the other.
+    a ``dump`` or point-in-time recovery (``pitr``): one says nothing on the other. ``findings``: what is not as the settings ask
+    for though the backup was brought back, such as a missing lock; it alarms.
     """
 
     drill_id: str
@@ -63,6 +64,7 @@ class Drill:
     recovery: Recovery | None = None
     notes: tuple[str, ...] = ()
     kind: str = "dump"
+    findings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in ("dump", "pitr"):

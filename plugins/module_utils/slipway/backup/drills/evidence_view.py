@@ -46,6 +46,7 @@ def markdown(record: Record, digest: str, notes: Sequence[Note] = ()) -> str:
     lines += _table(("check", "result", "expected", "found"), rows)
     skipped = [check.name for check in drill.checks if check.status == "skipped"]
     lines += ["", f"Not run: {', '.join(skipped) or 'none'}.", "", *_recovery(drill)]
+    lines += ["", "## Findings", "", *[f"- {_cell(each)}" for each in drill.findings]] if drill.findings else []
     lines += ["", "## Worth knowing", "", *[f"- {_cell(each)}" for each in drill.notes]] if drill.notes else []
     lines += ["", "## Objects", ""]
     objects = [(key, f"`{digest}`") for tried in drill.tried for key, digest in sorted(tried.objects.items())]

@@ -43,6 +43,7 @@ def metrics(config: Config, drills: Sequence[Drill]) -> list[Metric]:
         Metric("slipway_drill_checks", "Its checks by how they went.", [
             ({"status": each}, sum(check.status == each for check in last.checks)) for each in (PASSED, FAILED, SKIPPED)]),
         plain("slipway_drill_backups_tried", "How many backups it took.", len(last.tried)),
+        plain("slipway_drill_findings", "What is not as the settings ask for, such as locks.", len(last.findings)),
     ]  # fmt: skip
     good = next((each for each in reversed(drills) if each.verdict == "proved"), None)
     if good is None:
@@ -67,7 +68,7 @@ def metrics(config: Config, drills: Sequence[Drill]) -> list[Metric]:
 
 
 def event(config: Config, drill: Drill) -> Event:
-    """What there is to tell of a drill. Good is one that proved the newest backup and met its targets."""
+    """What there is to tell of a drill. Good is one that proved the newest backup, met its targets and found nothing."""
     text = [f"The restore drill {drill.drill_id} of {config.host}: {drill.verdict.upper()}."]
     for each in drill.tried:
         text += [f"{each.backup_id}: {each.verdict}. {'; '.join(each.reasons)}".strip()]
@@ -78,7 +79,14 @@ def event(config: Config, drill: Drill) -> Event:
     if drill.recovery:
         text.append(f"RTO {span(drill.recovery.rto_ms)}, RPO {span(drill.recovery.rpo_now_ms)}.")
         text += drill.recovery.misses
+    text += drill.findings
     fine = drill.verdict == "proved" and not newest_failed(drill)
     missed = bool(drill.recovery and drill.recovery.misses)
     details = {"id": drill.drill_id, "verdict": drill.verdict, "backups": [each.backup_id for each in drill.tried]}
-    return Event("drill", config.host, "good" if fine and not missed else "failed", "\n".join(text), details)
+    return Event(
+        "drill",
+        config.host,
+        "good" if fine and not missed and not drill.findings else "failed",
+        "\n".join(text),
+        details,
+    )
