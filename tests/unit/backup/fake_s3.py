@@ -3,7 +3,7 @@
 
 Like the real thing: multipart uploads, versions and delete markers, pages of at most 1,000, ranges, ETags. Like B2 where
 it differs from AWS: refuses CRC trailers and bodies without Content-MD5, and lets a key lack rights. Unlike both: no
-signature is checked, parts may be small, Object Lock is noted but not enforced, everything is in memory. Like Ceph's
+signature is checked, parts may be small, Object Lock is noted but keeps nothing from being deleted, everything is in memory. Like Ceph's
 gateway before 19, ``forgets`` makes it drop the lock that an upload in parts is begun with.
 """
 
@@ -182,7 +182,11 @@ class _Handler(BaseHTTPRequestHandler):
         return {k.lower(): v for k, v in self.headers.items() if "object-lock" in k.lower()}
 
     def _PutObjectRetention(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        text = body.decode()
+        text, held = body.decode(), self._found().headers.get(LOCK_UNTIL, "")
+        if held and datetime.fromisoformat(re.findall("<RetainUntilDate>(.*?)<", text)[0]) < datetime.fromisoformat(
+            held
+        ):
+            raise _Error(403, "AccessDenied")
         for header, tag in ((LOCK_MODE, "Mode"), (LOCK_UNTIL, "RetainUntilDate")):
             self._found().headers[header] = re.findall(f"<{tag}>(.*?)</{tag}>", text)[0]
         return 200, {}, b""

@@ -21,6 +21,7 @@ from .drills.proofs import Proofs
 from .keeping import listing, prune, retention
 from .stopping import by_signals
 from .stores import setupcheck
+from .stores.s3 import S3Store
 from .stores.store import Store
 from .taking import runs, take
 from .unit import FAILED, GOOD
@@ -185,6 +186,8 @@ def _prune(settings: Config, arguments: argparse.Namespace) -> int:
     if not arguments.json:
         _say("\n".join([retention.render(chosen.plan), *chosen.found.notes]))
     done = prune.apply(store, chosen, _quiet if arguments.json else _say) if doing else None
+    if doing:  # what 'verify-setup' left; not of one that is at it now
+        setupcheck.sweep(store, settings.host, before=datetime.now(UTC) - timedelta(hours=1))
     if arguments.json:
         print(json.dumps({"plan": chosen.to_dict(), "done": done.to_dict() if done else None}))
     elif done is None and chosen.doomed:
@@ -208,12 +211,32 @@ def _verify(settings: Config, arguments: argparse.Namespace) -> int:
         return GOOD
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
-    tries = setupcheck.writer(config.store(settings, "writer"), settings.host, name, lock=settings.place.lock(now))
+    store = config.store(settings, "writer")
+    tries, found = setupcheck.writer(store, settings.host, name), setupcheck.Locks(now)
+    if settings.place.lock_mode and isinstance(store, S3Store):
+        found = setupcheck.locks(store, settings.host, name, setupcheck.shortest(settings.place.lock_mode, now))
+    tries += found.tries
     good = all(each.good for each in tries)
+    left = [f"{settings.host}/{setupcheck.FOLDER}/{name}", *found.left]
     if arguments.json:
-        print(json.dumps({"good": good, "tries": [{**each.__dict__, "good": each.good} for each in tries]}))
+        shown = [{**each.__dict__, "good": each.good} for each in tries]
+        print(
+            json.dumps(
+                {
+                    "good": good,
+                    "tries": shown,
+                    "notes": found.notes,
+                    "left": left,
+                    "locked_until": found.until.isoformat(),
+                }
+            )
+        )
     else:
-        _say(setupcheck.render(tries))
+        held = f", the locked ones until {found.until:%H:%M:%S} UTC" if found.left else ""
+        _say("\n".join([setupcheck.render(tries), *found.notes]))
+        _say(
+            f"A few bytes stay, since this key may not destroy{held}: {', '.join(left)}. Pruning and set_up_bucket.yml remove them."
+        )
     return GOOD if good else FAILED
 
 

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from . import setupcheck
 from .s3 import S3Store
-from .setupcheck import REFUSED, Tried
-from .store import AccessError, Entry, Lock, Sent, StoreError
-
-ALLOWED = "allowed"
-LOCKED_FOR = timedelta(seconds=60)
-"""Long enough to try to break it, short enough that the next run clears the few bytes away."""
-_FOLDER = "setup-check"
+from .setupcheck import ALLOWED, LOCKED_FOR, REFUSED, Tried, sweep
+from .setupcheck import FOLDER as _FOLDER
+from .store import AccessError, Lock, Sent, StoreError
 
 
 @dataclass
@@ -54,7 +50,7 @@ def verify(
     is away; whatever a key may or may not do is in the verdict. The probes are removed at the end, also after an error.
     """
     verdict = Verdict()
-    lock = Lock("COMPLIANCE" if mode == "COMPLIANCE" else "GOVERNANCE", (now or datetime.now(UTC)) + LOCKED_FOR) if mode else None  # fmt: skip
+    lock = setupcheck.shortest(mode, now or datetime.now(UTC)) if mode else None
     try:
         probe = owner.put(f"{host}/{_FOLDER}/{name}.owner", b"slipway: a probe\n")
         # Another one to destroy: a key that may must not make the others look as if they could not read.
@@ -67,7 +63,7 @@ def verify(
             else:
                 verdict.notes.append(f"the {purpose}'s key was not given, so it was not tried")
         if lock is not None:
-            verdict.tries += _locked(owner, keys, f"{host}/{_FOLDER}/{name}.locked", lock)
+            _locked(owner, keys, verdict, f"{host}/{_FOLDER}/{name}", lock)
     finally:
         verdict.stays = sweep(owner, host)
     return verdict
@@ -138,16 +134,30 @@ def _no_writing(store: S3Store, key: str) -> list[Tried]:
     ]
 
 
-def _locked(owner: S3Store, keys: Mapping[str, S3Store], key: str, lock: Lock) -> list[tuple[str, Tried]]:
-    sent: list[Sent] = []
-    store = keys.get("writer", owner)
-    tries = [
-        ("writer", _try("lock what it writes", ALLOWED, lambda: sent.append(store.put(key, b"a probe\n", lock=lock))))
-    ]
-    if not sent or not sent[0].version:
-        return tries
+def _locked(owner: S3Store, keys: Mapping[str, S3Store], verdict: Verdict, key: str, lock: Lock) -> None:
+    """Locks that hold: set by the writer, seen by who reads, broken by nobody."""
+    host, name = key.split(f"/{_FOLDER}/")
+    found = setupcheck.locks(keys.get("writer", owner), host, name, lock)
+    verdict.tries += [("writer", each) for each in found.tries]
+    verdict.notes += found.notes
+    for probe in found.left:
+        version = next((each.version for each in owner.versions(probe) if each.key == probe and each.latest), "")
+        held = owner.locked(probe, version=version)
+        state = (
+            ALLOWED if held is not None and held.until >= lock.until else f"forgotten by the store: {setupcheck.UNABLE}"
+        )
+        how = "in parts" if probe.endswith("-parts") else "in one go"
+        verdict.tries.append(("writer", Tried(f"have a lock on what it sends {how}", ALLOWED, state)))
+        if "reader" in keys:
+            looks = _try("see the lock of an object", ALLOWED, lambda probe=probe: keys["reader"].locked(probe))  # type: ignore[misc]
+            verdict.tries.append(("reader", looks))
+        if held is not None:
+            verdict.tries += _breaking(keys, {"Key": probe, "VersionId": version}, lock)
+
+
+def _breaking(keys: Mapping[str, S3Store], about: Mapping[str, str], lock: Lock) -> list[tuple[str, Tried]]:
+    tries = []
     shorter = {"Mode": lock.mode, "RetainUntilDate": lock.until - LOCKED_FOR / 2}
-    about = {"Key": key, "VersionId": sent[0].version}
     for purpose in ("writer", "reader", "pruner", "evidence"):
         if purpose not in keys:
             continue
@@ -173,18 +183,6 @@ def revoked(store: S3Store, host: str, name: str) -> list[Tried]:
         _try("read an object", REFUSED, lambda: store.head(key)),
         _try("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
     ]
-
-
-def sweep(owner: S3Store, host: str) -> list[str]:
-    """Remove probes, of this and of earlier runs; the keys of those that a lock still holds. Raises StoreError."""
-    kept: list[str] = []
-    places: list[Entry] = [*owner.versions(f"{host}/{_FOLDER}/"), *owner.versions(f"{host}/evidence/{_FOLDER}-")]
-    for entry in sorted(places, key=lambda each: each.hidden):  # markers last: they hide what is locked until then
-        try:
-            owner.delete(entry.key, entry.version or "null")
-        except AccessError:
-            kept.append(entry.key)
-    return sorted(set(kept))
 
 
 def _try(what: str, expected: str, attempt: Callable[[], object]) -> Tried:
