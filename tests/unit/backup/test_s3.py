@@ -4,11 +4,15 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 import tracemalloc
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+import urllib3
 from slipway.backup.stores.retry import Retry
 from slipway.backup.stores.s3 import Bucket, S3Store
 from slipway.backup.stores.store import MB, AccessError, Lock, MissingError, StoreError, UncertainError
@@ -276,3 +280,57 @@ def test_an_object_without_a_lock_has_none_and_who_may_not_look_is_told_so(fake:
     fake.denied.add("GetObjectRetention")
     with pytest.raises(AccessError):
         store.locked("a")
+
+
+# -- downloads
+
+
+class _Torn:
+    """A body that ends with an error after its first piece."""
+
+    def __init__(self, body: Any, error: Exception) -> None:
+        self.body, self.error = body, error
+
+    def iter_chunks(self, _size: int) -> Iterator[bytes]:
+        if piece := self.body.read(100):
+            yield piece
+        raise self.error
+
+    def close(self) -> None:
+        self.body.close()
+
+
+@pytest.mark.parametrize(
+    "error", [urllib3.exceptions.SSLError("bad record mac"), ssl.SSLError(1, "bad record mac"), ConnectionResetError(), TimeoutError()],
+    ids=lambda error: f"{type(error).__module__}.{type(error).__name__}",
+)  # fmt: skip
+def test_a_download_survives_what_boto3_does_not_wrap(fake: FakeS3, error: Exception) -> None:
+    store = s3_store(fake)
+    store.put("a", BODY)
+    real, torn = store.client.get_object, list[int]()
+
+    def once(**given: object) -> Any:
+        answer = real(**given)
+        if not torn:
+            torn.append(1)
+            answer["Body"] = _Torn(answer["Body"], error)
+        return answer
+
+    store.client.get_object = once
+    assert b"".join(store.read("a")) == BODY
+
+
+def test_a_download_that_never_goes_on_is_one_message(fake: FakeS3) -> None:
+    store = s3_store(fake, attempts=3)
+    store.put("a", BODY)
+    real = store.client.get_object
+
+    def torn(**given: object) -> Any:
+        answer = real(**given)
+        answer["Body"].read(len(BODY))  # nothing is left to come
+        answer["Body"] = _Torn(answer["Body"], urllib3.exceptions.SSLError("bad record mac"))
+        return answer
+
+    store.client.get_object = torn
+    with pytest.raises(StoreError, match="failed at reading a after 3 attempts: bad record mac"):
+        list(store.read("a"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 
 from .store import AccessError, MissingError, StoreError, UncertainError
@@ -27,6 +28,7 @@ class Fate:
 def fate_of(error: Exception) -> Fate | None:
     """None for what is not the store's or the network's doing."""
     from botocore import exceptions as boto
+    from urllib3 import exceptions as urllib3
 
     if isinstance(error, boto.ClientError):
         about = error.response.get("Error", {})
@@ -38,12 +40,14 @@ def fate_of(error: Exception) -> Fate | None:
         return Fate(code, says, again, status >= 500, status, float(asked) if asked.isdigit() else 0.0)
     if isinstance(error, (boto.ParamValidationError, boto.NoCredentialsError, boto.UnknownSignatureVersionError)):
         return None
-    if isinstance(error, boto.BotoCoreError):  # the connection: refused, reset, too slow, cut, or gibberish
+    # The connection: refused, reset, too slow, cut, or gibberish. While a download streams, botocore leaves some as they are.
+    if isinstance(error, (boto.BotoCoreError, urllib3.HTTPError, ssl.SSLError, ConnectionError, TimeoutError)):
         return Fate(type(error).__name__, str(error), again=True, unsure=True)
     return None
 
 
 def explain(fate: Fate, what: str, attempts: int, *, unsure: bool) -> StoreError:
+    """The error to raise for it. ``what``: in words; ``unsure``: whether any of the attempts may have been done all the same."""
     tries = f" after {attempts} attempts" if attempts > 1 else ""
     found = f"The store failed at {what}{tries}: {fate.says}"
     if fate.code == "RequestTimeTooSkewed":
@@ -54,6 +58,12 @@ def explain(fate: Fate, what: str, attempts: int, *, unsure: bool) -> StoreError
         )
     if fate.code in ("NoSuchKey", "NoSuchVersion", "404"):
         return MissingError(found, "the object to be there")
+    if fate.code == "NoSuchBucket":
+        return StoreError(
+            found,
+            "the name of the bucket as its provider shows it",
+            "see slipway_backup_store, and whether somebody removed the bucket",
+        )
     if unsure and what.startswith("completing"):
         return UncertainError(found, "an answer", "take the next backup: this one counts as not taken")
     return StoreError(found, "the store to answer")

@@ -170,8 +170,10 @@ class S3Store:
             except Exception as error:
                 fate = fate_of(error)
                 failed += 1
-                if fate is None or not self.retry.wait(failed):
+                if fate is None:
                     raise
+                if not self.retry.wait(failed):
+                    raise explain(fate, f"reading {key}", failed, unsure=False) from error
             finally:
                 answer["Body"].close()
 
