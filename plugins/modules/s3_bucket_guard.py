@@ -12,7 +12,8 @@ description:
   - Checks and sets versions, Object Lock and the lifecycle of a bucket at Backblaze B2 or any other S3 store. Rules of the
     lifecycle that others made stay; one that would make away with backups is an error.
   - Then tries what each key may do, with objects of a few bytes below C(<host>/setup-check/) that it removes again. The writer
-    must not read, list or destroy, nobody but the pruner may destroy, and nobody may break a lock. With I(lock_mode) one probe of a few bytes is locked for a minute; it stays that long, and the next run removes it.
+    must not read, list or destroy, nobody but the pruner may destroy, and nobody may break a lock. With I(lock_mode) two probes of a few bytes, one of them
+    sent in parts, are locked for a minute; they stay that long, and the next run or pruning removes them. A store that forgets a lock is named.
   - Runs on the control node with boto3. The owner's key is needed here alone and goes to no server.
 attributes:
   check_mode: {support: full, description: Shows what would be set. Keys are not tried, since that writes.}
