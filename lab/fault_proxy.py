@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-Kind = Literal["status", "reset", "swallow", "late_error", "delay", "truncate", "cut", "flip", "skew"]
+Kind = Literal["status", "reset", "swallow", "late_error", "delay", "truncate", "cut", "flip", "swap", "skew"]
 _HOP = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "expect"}
 _PIECE = 64 * 1024
 _CHECKSUMS = re.compile(r"x-amz-(checksum-.*|sdk-checksum-algorithm|trailer)", re.IGNORECASE)
@@ -50,6 +50,7 @@ class Fault:
     - ``delay``: wait ``seconds`` first;
     - ``truncate``: break the download off after ``after`` bytes; ``cut``: the same, as if that were all of it;
     - ``flip``: change the byte at ``after`` of the download, or of the upload;
+    - ``swap``: exchange the first two pieces of ``after`` bytes of the download;
     - ``skew``: the client's clock is off by ``seconds``: the request's date is changed, the server itself refuses it.
     """
 
@@ -268,6 +269,9 @@ class _Handler(BaseHTTPRequestHandler):
                 b"<Code>AccessDenied</Code>", b"<Code>AccessDenied</Code><Message>not entitled</Message>"
             )
             whole = len(body)
+        if fault := faults.get("swap"):
+            body, at = answer.read(), fault.after
+            body = body[at : 2 * at] + body[:at] + body[2 * at :]
         told = min(whole or 0, cut.after) if cut else whole
         self.send_response(answer.status)
         for name, value in answer.getheaders():

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
-from slipway.backup.stores import keycheck
+from slipway.backup.stores import keycheck, setupcheck
 from slipway.backup.stores.setupcheck import REFUSED
 
+from lab.fault_proxy import Fault, FaultProxy
 from tests.integration.s3_fixture import Bay
 from tests.integration.world import ROOT, VENV, Done, recap
 
@@ -64,7 +65,8 @@ def test_it_sets_the_bucket_up_tries_every_key_and_changes_nothing_the_second_ti
     said = dry.stdout + first.stdout + second.stdout + first.stderr
     assert not [purpose for purpose in PURPOSES if bay.access.keys[purpose]["secret"] in said]
     left = [each.key for each in bay.store("owner").versions("db1/setup-check/")]
-    assert len(left) <= 2, f"only locked probes may stay: {left}"
+    assert {key.rpartition(".")[2] for key in left} == {"locked", "locked-parts"}, "only locked probes may stay"
+    assert "the store forgets the lock" in first.stdout
 
 
 def test_a_key_with_too_many_rights_is_named_with_the_right(bay: Bay, tmp_path: Path) -> None:
@@ -90,10 +92,23 @@ def test_the_keys_of_the_lab_are_as_they_should_be(bay: Bay, mode: str) -> None:
     host = f"db3{mode.lower()}"
     tried = keycheck.verify(bay.store("owner"), keys, host, "x", mode=mode)
     assert tried.wrong == []
-    assert tried.stays == ([f"{host}/setup-check/x.locked"] if mode else [])
-    broken = [each for _purpose, each in tried.tries if "locked" in each.what]
-    assert len(broken) == (8 if mode else 0)
+    probes = [f"{host}/setup-check/x.locked", f"{host}/setup-check/x.locked-parts"]
+    assert tried.stays == (probes if mode else [])
+    assert (setupcheck.FORGETS in tried.notes) == bool(mode)
+    broken = [each for _purpose, each in tried.tries if each.what.startswith(("destroy what is locked", "shorten"))]
+    assert len(broken) == (26 if mode else 0)  # two probes, three ways, four keys; and the writer's own two
     assert {each.found for each in broken} <= {REFUSED}
+
+
+def test_a_writer_that_may_set_no_lock_afterwards_is_told_since_this_store_forgets(bay: Bay, proxy: FaultProxy) -> None:
+    proxy.add(Fault("status", "put_object_retention", times=99, status=403, code="AccessDenied"))
+    keys = {"writer": bay.store("writer", at=proxy.url), "reader": bay.store("reader")}
+    tried = keycheck.verify(bay.store("owner"), keys, "db4", "x", mode="GOVERNANCE")
+    assert setupcheck.UNABLE in tried.notes
+    said = "\n".join(tried.wrong)
+    assert "writer: to set a lock afterwards should be allowed, and is refused" in said
+    assert "writer: to have a lock on what it sends in parts should be allowed, and is forgotten by the store" in said
+    assert "have a lock on what it sends in one go" not in said
 
 
 def test_an_old_key_is_proved_dead_or_named_as_alive(bay: Bay) -> None:

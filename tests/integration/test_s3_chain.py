@@ -9,13 +9,17 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from botocore import auth
+from slipway.backup.config import Place
 from slipway.backup.drills import drill
 from slipway.backup.drills.attempt import Means
 from slipway.backup.drills.drill import Outcome
 from slipway.backup.drills.proofs import Proofs
 from slipway.backup.keeping import listing, prune
+from slipway.backup.stores.retry import Retry
 from slipway.backup.stores.s3 import S3Store
-from slipway.backup.taking import take
+from slipway.backup.taking import runs, take
+from slipway.backup.taking.runs import Run
 from slipway.errors import SlipwayError
 
 from lab.fault_proxy import Fault, FaultProxy
@@ -43,11 +47,23 @@ class Chain:
     def store(self, purpose: str) -> S3Store:
         return self.bay.store(purpose, at=self.proxy.url)
 
+    def run(self, store: S3Store | None = None) -> Run:
+        """A backup with the writer's key, or into another store; its record."""
+        around = replace(self.around, stop=take.Around().stop)
+        return take.run(self.ground.config, lambda: store or self.store("writer"), around)
+
     def take(self) -> str:
         """A backup with the writer's key; its id."""
-        return take.run(
-            self.ground.config, lambda: self.store("writer"), replace(self.around, stop=take.Around().stop)
-        ).id
+        return self.run().id
+
+    def lock(self, mode: str) -> None:
+        """From now on the settings ask for a lock of a day."""
+        place = Place("s3", endpoint="https://s3.test", region="r", bucket="b", lock_mode=mode, lock_days=1)
+        self.ground.config = replace(self.ground.config, place=place)
+
+    def records(self) -> list[Run]:
+        """What the runs on the database host noted."""
+        return runs.records(self.ground.home / "taker")
 
     def drill(self) -> Outcome:
         """A drill with the reader's key, whose evidence goes up with the evidence key."""
@@ -80,9 +96,9 @@ def small(new_database: Make) -> str:
 def chain(bay: Bay, proxy: FaultProxy, ground: Ground, small: str, keys: tuple[str, str]) -> Chain:
     """With nothing in the bucket but what the test puts there."""
     owner = bay.store("owner")
-    # Probes of a bucket that was set up with a lock cannot be removed while it lasts.
+    # Probes of a bucket that was set up with a lock cannot be removed while it lasts; backups here are locked by governance.
     for entry in (each for each in owner.versions(f"{HOST}/") if "/setup-check/" not in each.key):
-        owner.delete(entry.key, entry.version)
+        owner.call("delete_object", "x", Key=entry.key, VersionId=entry.version, BypassGovernanceRetention=True)
     server, name = where(small)
     ground.config = replace(ground.config, databases=(name,))
     around = take.Around(
@@ -113,13 +129,21 @@ def test_a_backup_through_a_misbehaving_store_is_proved_by_a_drill_through_it(ch
     assert [(each.id, each.proof) for each in found.whole] == [(identifier, "proved")]
 
 
-def test_a_byte_flipped_in_the_store_fails_the_drill_and_the_older_backup_is_proved(chain: Chain) -> None:
-    older, newer = chain.take(), chain.take()
-    chain.proxy.add(Fault("flip", "get_object", key=f"{newer}/(?!manifest)", times=99, after=3000))
+def test_damage_in_the_store_fails_the_drill_and_the_oldest_backup_is_proved(chain: Chain) -> None:
+    old, swapped, flipped, cut = (chain.take() for _ in range(4))
+    for name, kind in ((swapped, "swap"), (flipped, "flip"), (cut, "cut")):
+        chain.proxy.add(Fault(kind, "get_object", key=f"{name}/(?!manifest)", times=99, after=3000))  # type: ignore[arg-type]
     outcome = chain.drill()
-    assert [(each.backup_id, each.verdict) for each in outcome.drill.tried] == [(newer, "failed"), (older, "proved")]
+    tried = [(each.backup_id, each.verdict) for each in outcome.drill.tried]
+    assert tried == [(cut, "failed"), (flipped, "failed"), (swapped, "failed")]
+    assert all("as the manifest says" in " ".join(each.reasons) for each in outcome.drill.tried)
     assert outcome.code == 4
-    assert {each.id: each.proof for each in chain.listed().whole} == {newer: "failed", older: "proved"}
+    owner = chain.bay.store("owner")
+    for entry in [each for name in (flipped, cut) for each in owner.versions(f"{HOST}/{name}/")]:
+        owner.delete(entry.key, entry.version)
+    again = chain.drill()
+    assert [(each.backup_id, each.verdict) for each in again.drill.tried] == [(swapped, "failed"), (old, "proved")]
+    assert {each.id: each.proof for each in chain.listed().whole} == {swapped: "failed", old: "proved"}
 
 
 def test_a_run_that_dies_before_its_manifest_leaves_no_backup_and_the_next_is_good(chain: Chain) -> None:
@@ -154,3 +178,79 @@ def test_pruning_with_its_own_key_removes_what_is_old_and_keeps_the_proved_one(c
     done = prune.apply(pruner, planned)
     assert (done.removed, done.kept) == ([identifiers[0]], {})
     assert [each.id for each in chain.listed().backups] == [identifiers[1]]
+
+
+# -- locks
+
+
+def test_what_is_locked_stays_is_told_by_pruning_and_found_by_drills_where_it_is_missing(chain: Chain) -> None:
+    chain.lock("GOVERNANCE")
+    chain.proxy.add(Fault("status", "put_object_retention", times=99, status=403, code="AccessDenied"))
+    bare = chain.run()
+    chain.proxy.reset()
+    assert [each for each in bare.warnings if "may be without its lock" in each], bare.warnings
+    outcome = chain.drill()
+    assert (outcome.drill.verdict, outcome.code) == ("proved", 0)
+    (line,) = outcome.drill.findings
+    assert f"2 of 3 objects of {bare.id} are not locked: 00-globals" in line  # the manifest is sent in one go
+    locked = chain.run()
+    assert not [each for each in locked.warnings if "lock" in each]
+    outcome = chain.drill()
+    assert (outcome.drill.verdict, outcome.drill.findings) == ("proved", ())
+    later = chain.run()
+    config = replace(chain.ground.config, keeps={"minimum": 1, "stalled_hours": 100_000, "recent_hours": 0, "daily": 1})
+    pruner = chain.bay.store("pruner")
+    planned = prune.plan(pruner, config, datetime.now(UTC) + timedelta(days=5))
+    doomed = [each.id for each in planned.doomed]
+    assert bare.id in doomed
+    assert later.id not in doomed
+    done = prune.apply(pruner, planned)
+    assert set(done.kept) == set(doomed)
+    assert "the store did not let manifest.json go" in done.kept[bare.id]
+    assert "AccessDenied (403)" in done.kept[bare.id]
+    assert [each.id for each in chain.listed().whole] == [later.id, locked.id, bare.id]
+
+
+def test_a_reader_that_may_not_see_locks_makes_a_finding_and_no_silence(chain: Chain) -> None:
+    chain.lock("GOVERNANCE")
+    chain.take()
+    chain.proxy.add(Fault("status", "get_object_retention", times=99, status=403, code="AccessDenied"))
+    outcome = chain.drill()
+    assert outcome.drill.verdict == "proved"
+    assert ["readFileRetentions" in each for each in outcome.drill.findings] == [True]
+
+
+# -- a store that is lost while a run is under way
+
+
+def test_a_key_revoked_in_the_middle_of_a_run_ends_it_with_the_reason_and_no_backup(chain: Chain) -> None:
+    bucket, revoke = chain.bay.stranger()
+    store = S3Store(bucket, retry=Retry(3, base=0.02))
+    send = store.client.upload_part
+
+    def revoked(**given: object) -> object:
+        revoke()
+        store.client.upload_part = send
+        return send(**given)
+
+    store.client.upload_part = revoked
+    with pytest.raises(SlipwayError, match=r"InvalidAccessKeyId \(403\)(.|\n)*a key that is valid"):
+        chain.run(store)
+    (record,) = chain.records()
+    assert not record.good
+    assert "InvalidAccessKeyId" in record.reason
+    assert "manifest.json" not in chain.bay.admin("bucket", "list", "--bucket", bucket.name, "--allow-unordered")
+
+
+def test_a_bucket_that_is_gone_and_a_clock_that_is_wrong_are_told_and_recorded(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SlipwayError, match="NoSuchBucket"):
+        chain.run(chain.bay.store("owner", name="no-such-bucket"))
+    with monkeypatch.context() as patch:
+        real = auth.get_current_datetime
+        patch.setattr(auth, "get_current_datetime", lambda: real() - timedelta(hours=1))
+        with pytest.raises(SlipwayError, match="timedatectl"):
+            chain.run()
+    assert [each.good for each in chain.records()] == [False, False]
+    assert chain.listed().whole == ()

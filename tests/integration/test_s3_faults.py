@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from datetime import timedelta
 
 import pytest
 from slipway.backup.stores.retry import Retry
@@ -139,6 +140,30 @@ def test_a_clock_off_by_an_hour_is_named_as_such(bay: Bay, proxy: FaultProxy, pr
     proxy.add(Fault("skew", seconds=-3600, times=9))
     with pytest.raises(StoreError, match=r"RequestTimeTooSkewed(.|\n)*timedatectl"):
         bay.store("writer", at=proxy.url).put(f"{prefix}/a", b"x")
+
+
+def test_a_clock_off_by_an_hour_is_refused_though_the_signature_is_right(
+    bay: Bay, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a host whose clock is wrong: the proxy above changes the date alone."""
+    from botocore import auth
+
+    real = auth.get_current_datetime
+    for hours in (-1, 1):
+        monkeypatch.setattr(auth, "get_current_datetime", lambda hours=hours: real() + timedelta(hours=hours))
+        with pytest.raises(StoreError, match=r"RequestTimeTooSkewed \(403\)(.|\n)*timedatectl"):
+            bay.store("writer").put(f"{prefix}/a", b"x")
+        with pytest.raises(StoreError, match="RequestTimeTooSkewed"):
+            send(bay.store("writer"), f"{prefix}/data")
+    monkeypatch.undo()
+    assert list(bay.store("reader").versions(f"{prefix}/")) == []
+
+
+def test_a_bucket_that_is_not_there_is_named(bay: Bay, prefix: str) -> None:
+    for attempt in (lambda store: store.put(f"{prefix}/a", b"x"), lambda store: send(store, f"{prefix}/data"),
+                    lambda store: list(store.versions(f"{prefix}/"))):  # fmt: skip
+        with pytest.raises(StoreError, match=r"NoSuchBucket(.|\n)*the name of the bucket"):
+            attempt(bay.store("owner", name="no-such-bucket"))
 
 
 def test_an_unreachable_store_ends_in_one_message(bay: Bay, prefix: str) -> None:

@@ -8,11 +8,12 @@ import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 from slipway.backup.stores.s3 import Bucket, S3Store
-from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, Lock, MissingError, StoreError, etag_of
+from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, Lock, MissingError, Sent, StoreError, etag_of
 
 from lab.fault_proxy import FaultProxy
 from tests.integration.s3_fixture import Bay
@@ -22,13 +23,13 @@ pytestmark = pytest.mark.lab
 PART = hashlib.shake_256(b"part").digest(MB) * 5
 
 
-def fill(store: S3Store, key: str, parts: int = 3, tail: bytes = b"the end", **given: object) -> str:
-    """An object of some parts and a tail; its SHA-256 as sent."""
+def fill(store: S3Store, key: str, parts: int = 3, tail: bytes = b"the end", **given: object) -> Sent:
+    """An object of some parts and a tail."""
     with store.upload(key, part_size=SMALLEST_PART, **given) as upload:  # type: ignore[arg-type]
         for _ in range(parts):
             upload.write(PART)
         upload.write(tail)
-        return upload.complete().sha256
+        return upload.complete()
 
 
 def code(error: pytest.ExceptionInfo[ClientError]) -> str:
@@ -87,9 +88,9 @@ def test_an_empty_object_and_a_large_part_are_objects_too(bay: Bay, prefix: str)
 def test_more_than_a_thousand_objects_are_listed_once_each(bay: Bay, proxy: FaultProxy, prefix: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         writer = bay.store("writer")
-        list(pool.map(lambda n: writer.put(f"{prefix}/{n:05}", b"x"), range(1203)))
+        list(pool.map(lambda n: writer.put(f"{prefix}/{n:05}", b"x"), range(1003)))
     reader = bay.store("reader", at=proxy.url)
-    wanted = [f"{prefix}/{n:05}" for n in range(1203)]
+    wanted = [f"{prefix}/{n:05}" for n in range(1003)]
     assert [each.key for each in reader.entries(f"{prefix}/")] == wanted
     assert [each.key for each in reader.versions(f"{prefix}/")] == wanted
     assert (proxy.count("list_objects_v2"), proxy.count("list_object_versions")) == (2, 2)
@@ -119,14 +120,14 @@ def test_memory_stays_within_the_parts_under_way(bay: Bay, prefix: str) -> None:
     tracemalloc.start()
     try:
         with store.upload(f"{prefix}/data", part_size=SMALLEST_PART, concurrency=2) as upload:
-            for _ in range(64):
+            for _ in range(24):
                 for place in range(0, len(PART), MB):
                     upload.write(PART[place : place + MB])
             upload.complete()
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < SMALLEST_PART * 3 + 4 * MB, f"{peak / MB:.1f} MB for an upload of {64 * len(PART) / MB:.0f} MB"
+    assert peak < SMALLEST_PART * 3 + 4 * MB, f"{peak / MB:.1f} MB for an upload of {24 * len(PART) / MB:.0f} MB"
 
 
 # -- keys
@@ -201,7 +202,7 @@ def test_a_key_revoked_in_the_middle_of_an_upload_leaves_no_object(bay: Bay) -> 
                 upload.write(PART)
             upload.complete()
 
-    with pytest.raises(AccessError):
+    with pytest.raises(AccessError, match=r"InvalidAccessKeyId \(403\)(.|\n)*a key that is valid"):
         go_on()
     listed = bay.admin("bucket", "list", "--bucket", bucket.name, "--allow-unordered")
     assert '"name": "data"' not in listed
@@ -210,35 +211,85 @@ def test_a_key_revoked_in_the_middle_of_an_upload_leaves_no_object(bay: Bay) -> 
 # -- Object Lock
 
 
-@pytest.mark.parametrize("mode", ["COMPLIANCE", "GOVERNANCE"])
-def test_a_lock_refuses_deletion_until_its_time(bay: Bay, prefix: str, mode: str) -> None:
-    until = datetime.now(UTC) + timedelta(seconds=4)
-    sent = bay.store("writer").put(f"{prefix}/a", b"kept", lock=Lock(mode, until))  # type: ignore[arg-type]
-    pruner = bay.store("pruner")
-    with pytest.raises(AccessError):
-        pruner.delete(sent.key, sent.version)
-    assert bay.content(sent.key) == b"kept"
-    time.sleep(max(0.0, (until - datetime.now(UTC)).total_seconds()) + 1.5)
-    pruner.delete(sent.key, sent.version)
+def test_a_lock_refuses_deletion_until_its_time(bay: Bay, prefix: str) -> None:
+    pruner, owner, until = bay.store("pruner"), bay.store("owner"), datetime.now(UTC) + timedelta(seconds=4)
+    sent = [
+        fill(bay.store("writer"), f"{prefix}/parts", parts=0, lock=Lock("COMPLIANCE", until)),
+        *(bay.store("writer").put(f"{prefix}/{mode}", b"kept", lock=Lock(mode, until)) for mode in ("GOVERNANCE", "COMPLIANCE")),
+    ]  # fmt: skip
+    for store in (pruner, owner):
+        for each in sent:
+            with pytest.raises(AccessError):
+                store.delete(each.key, each.version)
+    assert bay.content(f"{prefix}/COMPLIANCE") == b"kept"
+    time.sleep(max(0.0, (until - datetime.now(UTC)).total_seconds()) + 2.5)  # a second more for what went up in parts
+    for each in sent:
+        pruner.delete(each.key, each.version)
     assert list(pruner.versions(prefix)) == []
 
 
-@pytest.mark.xfail(strict=True, reason="Ceph's gateway forgets the lock that an upload in parts was begun with")
-def test_parts_are_locked_as_a_whole_and_the_lock_cannot_be_shortened_by_the_owner(bay: Bay, prefix: str) -> None:
+def raw(client: Any, bucket: str, key: str, **lock: object) -> str:
+    """An upload in one part by boto3 alone; its version."""
+    about = {"Bucket": bucket, "Key": key}
+    about["UploadId"] = client.create_multipart_upload(**about, **lock)["UploadId"]
+    etag = client.upload_part(**about, PartNumber=1, Body=b"x")["ETag"]
+    done = client.complete_multipart_upload(**about, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]})
+    return str(done["VersionId"])
+
+
+def test_cephs_gateway_forgets_the_lock_that_an_upload_in_parts_is_begun_with(bay: Bay, prefix: str) -> None:
+    """Why the store locks once more after completing: https://tracker.ceph.com/issues/63724, mended in Ceph 19.
+
+    Should this fail because the lock is there, the lab's server has been mended, and nothing of Slipway's is wrong.
+    """
+    owner, bucket = bay.client("owner"), bay.new_bucket(locked=True)
+    held = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": datetime.now(UTC) + timedelta(minutes=1)}
+    owner.put_object(Bucket=bucket, Key="whole", Body=b"x", **held)
+    assert owner.get_object_retention(Bucket=bucket, Key="whole")["Retention"]["Mode"] == "COMPLIANCE"
+    raw(owner, bucket, "parts", **held)
+    with pytest.raises(ClientError) as error:
+        owner.get_object_retention(Bucket=bucket, Key="parts")
+    assert code(error) == "NoSuchObjectLockConfiguration"
+    assert bay.store("owner", name=bucket).locked("parts") is None
+    rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
+    owner.put_object_lock_configuration(
+        Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
+    )
+    raw(owner, bucket, "default")
+    by_default = bay.store("owner", name=bucket).locked("default")
+    assert by_default is None, "a bucket's default does not help here either"
+
+
+def test_parts_are_locked_as_a_whole_and_the_lock_cannot_be_shortened_by_the_owner(
+    bay: Bay, proxy: FaultProxy, prefix: str
+) -> None:
     until = datetime.now(UTC) + timedelta(minutes=10)
-    fill(bay.store("writer"), f"{prefix}/a", parts=1, lock=Lock("COMPLIANCE", until))
+    store = bay.store("writer", at=proxy.url)
+    sent = fill(store, f"{prefix}/a", parts=1, lock=Lock("COMPLIANCE", until))
+    held = bay.store("reader").locked(sent.key, version=sent.version)
+    assert held is not None
+    assert held.mode == "COMPLIANCE"
+    assert timedelta(0) <= held.until - until < timedelta(seconds=3)
+    with pytest.raises(AccessError):
+        store.locked(sent.key)  # the writer sets locks and does not see them
     owner, bucket = bay.client("owner"), bay.access.bucket
-    held = owner.get_object_retention(Bucket=bucket, Key=f"{prefix}/a")["Retention"]
-    assert held["Mode"] == "COMPLIANCE"
-    assert abs(held["RetainUntilDate"] - until) < timedelta(seconds=2)
     sooner = {"Mode": "COMPLIANCE", "RetainUntilDate": until - timedelta(minutes=5)}
     for extra in ({}, {"BypassGovernanceRetention": True}):
         with pytest.raises(ClientError) as error:
-            owner.put_object_retention(Bucket=bucket, Key=f"{prefix}/a", Retention=sooner, **extra)
+            owner.put_object_retention(Bucket=bucket, Key=sent.key, Retention=sooner, **extra)
         assert code(error) == "AccessDenied"
-    version = next(iter(bay.store("owner").versions(prefix))).version
-    with pytest.raises(ClientError):
-        owner.delete_object(Bucket=bucket, Key=f"{prefix}/a", VersionId=version, BypassGovernanceRetention=True)
+    with pytest.raises(ClientError) as error:
+        owner.delete_object(Bucket=bucket, Key=sent.key, VersionId=sent.version, BypassGovernanceRetention=True)
+    assert code(error) == "AccessDenied"
+
+
+def test_a_bucket_without_object_lock_is_told_from_an_object_without_one(bay: Bay) -> None:
+    name = bay.new_bucket()
+    store = bay.store("owner", name=name)
+    store.put("a", b"x")
+    assert store.locked("a") is None
+    with pytest.raises(StoreError, match="failed at writing b"):
+        store.put("b", b"x", lock=Lock("GOVERNANCE", datetime.now(UTC) + timedelta(minutes=1)))
 
 
 def test_what_is_written_over_a_locked_object_is_a_version_more(bay: Bay, prefix: str) -> None:

@@ -107,6 +107,8 @@ def test_a_broken_download_is_resumed_and_a_false_one_is_not_noticed(proxy: Faul
     read = b"".join(store(proxy.url).read("data"))
     assert (read[:7], read[8:]) == (WHOLE[:7], WHOLE[8:])
     assert read[7] != WHOLE[7]
+    proxy.add(Fault("swap", "get_object", after=100))
+    assert b"".join(store(proxy.url).read("data")) == WHOLE[100:200] + WHOLE[:100] + WHOLE[200:]
 
 
 def test_a_lost_answer_means_that_it_was_done(proxy: FaultProxy, fake: FakeS3) -> None:
