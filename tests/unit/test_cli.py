@@ -191,9 +191,9 @@ def test_probe_of_a_real_server_and_of_none() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         port = server.server_address[1]
         probe = Probe()
-        assert probe.get("127.0.0.1", port, "/", host="notes.example.com", timeout=3).good
-        assert probe.get("127.0.0.1", port, "/", host="", timeout=3).status == 400
-        assert probe.owner("127.0.0.1", port, {"here": (os.getpid(), port)}, timeout=3) == "here"
-        assert probe.owner("127.0.0.1", port, {"here": (os.getpid(), port + 1)}, timeout=3) == ""
+        assert probe.get("127.0.0.1", port, "/", host="notes.example.com", timeout=60).good
+        assert probe.get("127.0.0.1", port, "/", host="", timeout=60).status == 400
+        assert probe.owner("127.0.0.1", port, {"here": (os.getpid(), port)}, timeout=60) == "here"
+        assert probe.owner("127.0.0.1", port, {"here": (os.getpid(), port + 1)}, timeout=60) == ""
         server.shutdown()
-    assert probe.get("127.0.0.1", port, "/", host="", timeout=3).said == f"connection refused on port {port}"
+    assert probe.get("127.0.0.1", port, "/", host="", timeout=60).said == f"connection refused on port {port}"

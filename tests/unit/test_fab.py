@@ -317,9 +317,9 @@ def test_pool_lines_survive_missing_columns() -> None:
 def test_closed_port_and_unknown_name_are_told_apart() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    with pytest.raises(remote.UnreachableError, match=f"refuses connections on port {port}"):
-        remote.exchange(Endpoint("x", "127.0.0.1", port), b"")
+        port = listener.getsockname()[1]  # ours, and nobody listens on it
+        with pytest.raises(remote.UnreachableError, match=f"refuses connections on port {port}"):
+            remote.exchange(Endpoint("x", "127.0.0.1", port), b"")
     with pytest.raises(remote.UnreachableError, match="not known to DNS"):
         remote.exchange(Endpoint("x", "no-such-host.invalid"), b"")
 

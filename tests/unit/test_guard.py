@@ -17,6 +17,8 @@ from slipway.errors import InputError
 from slipway.host import guard
 from slipway.host.guard_script import Saved, boot_units, restore_script, timer_argv
 
+from tests.unit.waiting import LIMIT
+
 
 @dataclass
 class Bench:
@@ -206,7 +208,7 @@ def test_the_script_waits_for_the_lock_that_a_confirmation_holds(bench: Bench) -
         time.sleep(0.3)
         assert script.poll() is None
         assert conf.read_text() == "after\n"
-    assert script.wait(10) == 0
+    assert script.wait(LIMIT) == 0
     assert conf.read_text() == "before\n"
 
 

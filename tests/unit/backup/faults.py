@@ -20,6 +20,8 @@ from slipway.backup.stores.store import DirectoryStore, Store
 from slipway.backup.taking import runs, take
 from slipway.errors import SlipwayError
 
+from tests.unit.waiting import LIMIT, until
+
 from .test_there_and_back import Make, keys, where
 
 __all__ = ["keys"]
@@ -62,7 +64,7 @@ def programs(folder: Path, **scripts: str) -> str:
     return f"{folder}/"
 
 
-SLOW = '$REAL "$@" | { head -c 200000; touch "$0.begun"; sleep 30; }'
+SLOW = '$REAL "$@" | { head -c 200000; echo $$ > "$0.begun"; sleep 300; }'
 SLOW_ONCE = '[ -e "$0.begun" ] && exec $REAL "$@"; ' + SLOW
 
 
@@ -71,7 +73,7 @@ def fails(config: Config, store: Store | Callable[[], Store], around: take.Aroun
     begun = time.monotonic()
     with pytest.raises(SlipwayError, match=message):
         take.run(config, store if callable(store) else lambda: store, around)
-    assert time.monotonic() - begun < 25  # it ended because of the failure, not when the dump was over
+    assert time.monotonic() - begun < LIMIT  # it ended because of the failure, not when the dump was over
     record = runs.records(around.state)[-1]
     assert record.result == "failed"
     assert re.search(message, record.reason)
@@ -96,7 +98,4 @@ def meanwhile(work: Callable[[], Any]) -> Iterator[None]:
 
 
 def await_file(path: Path) -> None:
-    limit = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < limit, f"{path} never came"
-        time.sleep(0.02)
+    until(path.exists, f"{path}")

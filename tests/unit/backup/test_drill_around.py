@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import pytest
 from slipway import lock
 from slipway.backup.drills import checks, drill, scratch
 from slipway.errors import BusyError
+
+from tests.unit.waiting import until
 
 from .drilling import Ground, ground, keys, rich
 from .taking import HOST
@@ -64,7 +65,7 @@ from slipway.backup.stores.store import DirectoryStore
 import time
 def wait(*given, **more):
     print("there", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 checks.observe = wait
 home = Path({home!r})
 store = DirectoryStore(home / "store")
@@ -92,11 +93,7 @@ def test_what_a_killed_drill_left_is_swept_and_recorded_by_the_next(ground: Grou
     assert stranger.is_dir()
     stranger.rmdir()
     assert not left.exists()
-    for _ in range(50):
-        if not Path(f"/proc/{pid}").exists():
-            break
-        time.sleep(0.1)
-    assert not scratch._runs(pid)
+    until(lambda: not scratch._runs(pid), "the end of the killed drill's server")
     assert outcome.code == 0
     first, second = (each.drill for each in ground.proofs.read().records)
     assert first is not None

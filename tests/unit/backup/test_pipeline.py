@@ -18,6 +18,8 @@ import pytest
 from slipway.backup import argv
 from slipway.backup.pipeline import Flow, PipelineError, Stage, run
 
+from tests.unit.waiting import LIMIT, LONG
+
 MB = 1024 * 1024
 
 
@@ -68,13 +70,13 @@ def test_a_single_program_and_a_source() -> None:
 @pytest.mark.parametrize("number", ["TERM", "KILL", "PIPE"])
 def test_any_program_killed_mid_stream_fails_the_whole(place: int, number: str) -> None:
     stages = [sh(name, "cat") for name in ("one", "two", "three")]
-    stages[0] = sh("one", "head -c 3000000 /dev/zero; sleep 30")
+    stages[0] = sh("one", f"head -c 3000000 /dev/zero; sleep {LONG}")
     stages[place] = sh(stages[place].name, f"head -c 2000000 {'/dev/zero' if place == 0 else ''}; kill -{number} $$")
     started = time.monotonic()
     with pytest.raises(PipelineError, match=rf"^{stages[place].name} was killed by SIG{number}") as caught:
         run(stages)
     assert caught.value.culprit == stages[place].name
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < LIMIT
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -99,7 +101,10 @@ def test_the_program_at_fault_is_named_and_not_those_that_failed_in_consequence(
 
 
 def test_an_early_failure_upstream_is_named_before_the_complaint_downstream() -> None:
-    stages = [sh("decrypt", "echo bad header >&2; exit 1"), sh("restore", "sleep 0.3; echo empty input >&2; exit 1")]
+    stages = [
+        sh("decrypt", "echo bad header >&2; exit 1"),
+        sh("restore", "cat; sleep 0.3; echo empty input >&2; exit 1"),
+    ]
     with pytest.raises(PipelineError, match=r"^decrypt ended with code 1: bad header"):
         run(stages)
 
@@ -180,7 +185,7 @@ def test_two_runs_at_once_do_not_hold_each_other() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(LIMIT)
     assert [flow.size for flow in flows] == [5 * MB] * 4
 
 

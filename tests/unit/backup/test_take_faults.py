@@ -20,6 +20,8 @@ from slipway.backup.stores.store import DirectoryStore
 from slipway.backup.taking import runs, take
 from slipway.errors import SlipwayError
 
+from tests.unit.waiting import LIMIT, until
+
 from .faults import SLOW, SLOW_ONCE, around, await_file, config, database, fails, meanwhile, programs, store
 from .test_there_and_back import Make, keys, where
 
@@ -47,8 +49,10 @@ def test_a_program_killed_in_the_middle(
 
     def kill() -> None:
         await_file(tmp_path / "bin/pg_dump.begun")
-        for pid in children(victim):
-            os.kill(pid, signal.SIGKILL)
+        found: list[int] = []
+        until(lambda: found.extend(children(victim)) or found, f"a {victim} of ours")
+        for pid in found:
+            os.killpg(pid, signal.SIGKILL)  # with what the stand-in's shell started: the real one is a single process
 
     with meanwhile(kill):
         fails(config, store, replace(around, programs=folder), f"{victim} was killed by SIGKILL")
@@ -59,7 +63,7 @@ def test_a_program_killed_in_the_middle(
     [
         ("exit 0", "pg_dump ended without an error and without any output"),
         ('$REAL "$@" | head -c 70000; echo "disk trouble" >&2; exit 3', "pg_dump ended with code 3: disk trouble"),
-        ("exec sleep 30", "was not over after 2 s"),
+        ("exec sleep 600", "was not over after 2 s"),
     ],
 )
 def test_a_pg_dump_that_gives_nothing_or_half_or_never_ends(
@@ -86,6 +90,14 @@ def test_a_server_that_is_down_or_knows_nobody_of_that_name(
     fails(config, store, replace(around, server=nobody), 'role "nobody_here" does not exist.*run site.yml')
 
 
+def opens(conninfo: str) -> bool:
+    try:
+        psycopg.connect(conninfo).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def test_a_wrong_password(
     *, config: Config, store: DirectoryStore, around: take.Around, database: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,7 +114,7 @@ def test_a_wrong_password(
             monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
             assert around.server is not None
             server = replace(around.server, user="asked_for_it")
-            time.sleep(0.3)
+            until(lambda: not opens(server.conninfo("postgres")), "the server's reading of pg_hba.conf")
             record = fails(config, store, replace(around, server=server), "password authentication failed.*pg_ident")
             assert "planted" not in record.reason
         finally:
@@ -153,7 +165,7 @@ def test_it_gives_way_to_an_alter_table_and_takes_the_backup_afterwards(
     around = replace(around, programs=programs(tmp_path / "bin", pg_dump=script))
     with meanwhile(migrate):
         done = take.run(replace(config, give_way_s=2), lambda: store, around)
-    assert waited[0] < 10
+    assert waited[0] < LIMIT
     assert "gave way: ALTER TABLE on t by postgres had waited" in done.warnings[0]
     assert "planted-value" not in str(done)
     (whole,) = listing.read(store, "db1").whole
@@ -165,12 +177,10 @@ def test_the_session_that_holds_the_snapshot_dies(
 ) -> None:
     def end_it() -> None:
         await_file(tmp_path / "bin/pg_dump.begun")
-        time.sleep(0.5)
         with psycopg.connect(database, autocommit=True) as conn:
-            conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = 'slipway-backup' AND state = 'idle in transaction'"
-            )
+            end = b"""SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = 'slipway-backup' AND state = 'idle in transaction'"""
+            until(lambda: conn.execute(end).fetchall(), "an idle session that holds the snapshot")
 
     around = replace(around, programs=programs(tmp_path / "bin", pg_dump=SLOW))
     with meanwhile(end_it):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from slipway.backup.stores.retry import Retry
 from slipway.backup.stores.store import DirectoryStore, Store
 from slipway.backup.taking import runs, take
 from slipway.errors import BusyError
+
+from tests.unit.waiting import LIMIT, LONG, until
 
 from .fake_s3 import FakeS3, Fault
 from .faults import SLOW, around, await_file, config, database, fails, meanwhile, programs, store
@@ -72,10 +74,10 @@ def test_faults_that_pass_are_no_failure(config: Config, around: take.Around, fa
 def test_a_signal_is_heard_while_the_bucket_is_waited_for(config: Config, around: take.Around, fake: FakeS3) -> None:
     fake.faults = [Fault("UploadPart", "503 SlowDown", 99)]
     store = s3_store(fake)
-    store.retry = Retry(attempts=50, base=60, cap=60, random=lambda: 1.0)
+    store.retry = Retry(attempts=50, base=LONG, cap=LONG, random=lambda: 1.0)
 
     def interrupt() -> None:
-        time.sleep(2)
+        until(lambda: "UploadPart" in fake.calls, "a refused part")
         around.stop.because(Interrupted("The run was stopped by SIGTERM"))
 
     with meanwhile(interrupt):
@@ -129,14 +131,16 @@ def test_the_agent_is_stopped_or_killed(
     assert around.server is not None
     endpoint = fake.endpoint if kind == "s3" else ""
     child = subprocess.Popen(
-        [os.sys.executable, "-c", CHILD, str(tmp_path), around.server.host, around.server.user, keys[0], endpoint],  # type: ignore[attr-defined]
+        [sys.executable, "-c", CHILD, str(tmp_path), around.server.host, around.server.user, keys[0], endpoint],
         env={**os.environ, "PYTHONPATH": str(Path(take.__file__).parents[3])}, stderr=subprocess.PIPE,
     )  # fmt: skip
     await_file(tmp_path / "bin/pg_dump.begun")
-    time.sleep(0.5)
+    until(lambda: fake.uploads if kind == "s3" else list((tmp_path / "store/.uploads").glob("*")), "an upload")
     child.send_signal(number)
-    _, said = child.communicate(timeout=20)
+    _, said = child.communicate(timeout=LIMIT)
     assert child.returncode == (-9 if number is signal.SIGKILL else 1)
+    if number is signal.SIGKILL:  # what a killed agent cannot end itself
+        os.killpg(int((tmp_path / "bin/pg_dump.begun").read_text()), signal.SIGKILL)
     store: Store = s3_store(fake) if kind == "s3" else DirectoryStore(tmp_path / "store")
     assert listing.read(store, "db1").whole == ()
     if number is signal.SIGTERM:
