@@ -9,6 +9,7 @@ lock, so that no folder found by a sweep is in use.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import pwd
@@ -282,10 +283,19 @@ def postmaster(data: Path) -> int:
     """The pid of the server that runs on exactly this folder, or 0. A number alone proves nothing: pids come again."""
     try:
         pid = int((data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
-        lives_there = pid > 1 and Path(os.readlink(f"/proc/{pid}/cwd")) == data.resolve()
+        return pid if pid > 1 and _lives_in(pid, data) else 0
     except (OSError, ValueError):
         return 0
-    return pid if lives_there else 0
+
+
+def _lives_in(pid: int, data: Path) -> bool:
+    """Whether that process is a server on this folder: by where it is or, for root in a container, how it was called."""
+    try:
+        return Path(os.readlink(f"/proc/{pid}/cwd")) == data.resolve()
+    except PermissionError:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        places = (place for option, place in itertools.pairwise(words) if option == b"-D")
+        return any(Path(os.fsdecode(place)).resolve() == data.resolve() for place in places)
 
 
 def _stop(pid: int) -> None:
