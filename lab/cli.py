@@ -160,24 +160,24 @@ def _up(args: Arguments) -> int:
     return 0
 
 
+def bring(driver: Driver, lab: Lab, spec: HostSpec, say: Callable[[str], None], host: Host | None) -> Host:
+    """Make a host, or start the one there is (``host``)."""
+    if host is None:
+        host = driver.create(lab, spec, say)
+        say(f"{host.name} is up at {host.ip}")
+    elif not host.running:
+        host = driver.start(host)
+        say(f"{host.name} is switched on again at {host.ip}")
+    else:
+        say(f"{host.name} is up already at {host.ip}")
+    return host
+
+
 def up(driver: Driver, lab: Lab, specs: Sequence[HostSpec], say: Callable[[str], None]) -> list[Host]:
     """Make the hosts that are missing, start those that are off; the services of the lab's own hosts run at the end."""
     there = {h.name: h for h in driver.hosts(lab)}
-
-    def one(spec: HostSpec) -> Host:
-        host = there.get(spec.name)
-        if host is None:
-            host = driver.create(lab, spec, say)
-            say(f"{host.name} is up at {host.ip}")
-        elif not host.running:
-            host = driver.start(host)
-            say(f"{host.name} is switched on again at {host.ip}")
-        else:
-            say(f"{host.name} is up already at {host.ip}")
-        return host
-
     with ThreadPoolExecutor(max_workers=2) as pool:
-        hosts = list(pool.map(one, specs))
+        hosts = list(pool.map(lambda spec: bring(driver, lab, spec, say, there.get(spec.name)), specs))
     ensure_age_keys(lab)  # a lab of an older checkout has none yet
     services.refresh(driver, lab, say)
     s3.refresh(driver, lab, say)

@@ -13,13 +13,15 @@ import re
 import sys
 import textwrap
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from slipway.backup.verdict import span
 from slipway.errors import SlipwayError
 
-from lab import checks, cli, images, services, ui
+from lab import checks, cli, images, s3, services, ui
 from lab.driver import Driver, get_driver
 from lab.model import DOMAIN, REPO, SERVICES_HOST, Host, HostSpec, Lab, LabError
 from lab.recipes import recipe
@@ -115,17 +117,29 @@ def run_site(lab: Lab, stages: Stages) -> tuple[PlaybookRun, Path]:
 
 
 def prove_backup(driver: Driver, host: Host, lab: Lab, stages: Stages) -> Recovery:
-    """Take a backup and restore it into a scratch cluster, as a user would; what was measured."""
-    with stages.stage("Take a backup (take_backup.yml)") as stage:
+    """Take a backup to the S3 server and restore it into a scratch cluster, as a user would; what was measured."""
+    with stages.stage("Take a backup to S3 (take_backup.yml)") as stage:
         run_playbook(lab, stages, "playbooks/take_backup.yml")
         newest = json.loads(driver.exec(host, ["slipway", "backup", "list", "--json"]).stdout)["backups"][0]
+        tried = json.loads(driver.exec(host, ["slipway", "backup", "verify-setup", "--json"], check=False).stdout)
         stage.outcome = f"{newest['databases']} databases, {newest['bytes'] / 1000:.1f} kB, encrypted"
     with stages.stage("Restore it to prove it (run_drill.yml)") as stage:
         run_playbook(lab, stages, "playbooks/run_drill.yml")
         drills = json.loads(driver.exec(host, ["slipway", "drill", "list", "--json", "--lines", "1"]).stdout)
-        found = read_drill(drills["drills"][0])
+        about = s3.access(lab)
+        found = replace(
+            read_drill(drills["drills"][0]), place=f"{about.bucket} at {about.endpoint}", writer=read_tries(tried)
+        )
         stage.outcome = f"{found.verdict}: {found.checks} checks, back in {found.rto}"
     return found
+
+
+def read_tries(tried: dict[str, Any]) -> str:
+    """What the key on the server may do with the bucket, each right tried; empty where it may do more than it should."""
+    if not tried["good"]:
+        return ""
+    refused = [each["what"] for each in tried["tries"] if each["found"] == "refused"]
+    return f"tried from the server: writes; refused to {', '.join(refused)}"
 
 
 def read_drill(drill: dict[str, Any]) -> Recovery:
@@ -136,19 +150,43 @@ def read_drill(drill: dict[str, Any]) -> Recovery:
     return Recovery(str(drill["verdict"]), passed, str(measured.get("tier", "")), **spans)
 
 
+def bring_store(driver: Driver, lab: Lab) -> Future[None]:
+    """The S3 server, its image built where it is missing, beside everything else; raises at ``result()``."""
+
+    def bring() -> None:
+        spec = s3.spec()
+        there = {host.name: host for host in driver.hosts(lab)}
+        cli.bring(driver, lab, spec, _quiet, there.get(spec.name))
+        s3.refresh(driver, lab, _quiet)
+
+    pool = ThreadPoolExecutor(1, "s3")
+    try:
+        return pool.submit(bring)
+    finally:
+        pool.shutdown(wait=False)
+
+
+def _quiet(_text: str) -> None:
+    """What goes on beside a stage is not shown."""
+
+
 def demo(driver: Driver, stages: Stages) -> Result:
     """The whole demo on the lab ``demo``; raises :class:`SlipwayError` where a stage fails."""
     lab = Lab(LAB)
     with stages.stage("Build the lab's images") as stage:
-        built = [name for name in ("bare", "services", "python") if not images.exists(recipe(name).tag)]
-        for name in ("bare", "services", "python"):
+        built = [name for name in ("bare", "s3", "services", "python") if not images.exists(recipe(name).tag)]
+        images.ensure("bare", stages.detail)
+        store = bring_store(driver, lab)
+        for name in ("services", "python"):
             images.ensure(name, stages.detail)
         stage.outcome = f"{', '.join(built)} from Debian's archive" if built else "all there"
-    with stages.stage("Start a bare VPS and a second host") as stage:
+    with stages.stage("Start a bare VPS, a CA and an S3 server") as stage:
         there = {h.name for h in driver.hosts(lab)}
         specs = [HostSpec(name=HOST, image="bare", ram_mb=2048, cores=2, aliases=(SITE,)), services.spec()]
         cli.up(driver, lab, specs, stages.detail)
         host, acme = cli.find(driver, lab, [HOST, SERVICES_HOST])
+        stages.detail("waiting for the S3 server")
+        store.result()
         stage.outcome = f"{host.ip}, {host.ram_mb} MB, {host.cores} cores" + (
             ", there already" if HOST in there else ""
         )

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from slipway.errors import InputError
 
-from lab.model import OWN_IMAGES, Host, Lab, lab_root
+from lab import s3
+from lab.model import OWN_IMAGES, Host, Lab, LabError, lab_root
 from lab.services import ACME_DIRECTORY
 
 RUNG0_GROUPS = ("edge", "app", "db")
@@ -38,13 +40,32 @@ def host_vars(lab: Lab, host: Host, user: str) -> dict[str, str]:
     }
 
 
-def lab_vars(lab: Lab, hosts: Iterable[Host]) -> dict[str, str]:
-    """Facts about the lab for its inventory's settings: folder, ACME directory and roots (empty without them)."""
+def backup_store(lab: Lab, hosts: Iterable[Host]) -> dict[str, str]:
+    """Where backups go, as an inventory says it: the bucket of the lab's S3 server where it runs, else a folder of the host.
+
+    By its address, since this machine knows none of the lab's names. Its keys are in a file of the lab's folder.
+    """
+    if any(h.image == "s3" and h.running for h in hosts):
+        with contextlib.suppress(LabError):  # it runs, but was never set up
+            found = s3.access(lab)
+            return {
+                "endpoint": found.address,
+                "region": found.region,
+                "bucket": found.bucket,
+                "ca_file": str(found.ca),
+            }
+    return {"path": "/var/backups/slipway"}
+
+
+def lab_vars(lab: Lab, hosts: Iterable[Host]) -> dict[str, Any]:
+    """Facts about the lab for its inventory's settings: folder, ACME directory and roots (empty without them), store."""
+    hosts = list(hosts)
     acme = any(h.image == "services" and h.running for h in hosts)
     return {
         "lab_folder": str(lab.folder),
         "lab_acme_directory": ACME_DIRECTORY if acme else "",
         "lab_ca": str(lab.ca) if acme else "",
+        "lab_backup_store": backup_store(lab, hosts),
     }
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.driver import Driver
+from lab.keys import locked
 from lab.model import DOMAIN, Host, HostSpec, Lab, LabError
 
 S3_HOST = "s3"
@@ -52,6 +53,11 @@ def refresh(driver: Driver, lab: Lab, say: Callable[[str], None]) -> Access | No
     host = next((h for h in driver.hosts(lab) if h.image == "s3" and h.running), None)
     if host is None:
         return None
+    with locked(lab.folder / "s3.lock"):
+        return _refresh(driver, lab, host, say)
+
+
+def _refresh(driver: Driver, lab: Lab, host: Host, say: Callable[[str], None]) -> Access:
     driver.exec(host, ["mkdir", "-p", "/etc/slipway-lab"])
     driver.put_file(host, "/usr/local/sbin/lab-s3-keys", (_FILES / "s3_keys.py").read_bytes(), 0o755)
     script = (_FILES / "s3.sh").read_bytes()

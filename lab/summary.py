@@ -22,6 +22,10 @@ class Recovery:
     rto_target: str
     rpo_worst: str
     rpo_target: str
+    place: str = ""
+    """Where the backup lies."""
+    writer: str = ""
+    """What the server's own key may do there, as tried; empty where that is more than it should be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class Result:
     @property
     def good(self) -> bool:
         """Whether every check was asked and passed."""
-        proved = self.recovery is None or self.recovery.verdict == "proved"
+        proved = self.recovery is None or (self.recovery.verdict == "proved" and bool(self.recovery.writer))
         return bool(self.checks) and all(c.good for c in self.checks) and proved
 
     @property
@@ -99,6 +103,8 @@ def render(result: Result, *, colour: bool = False) -> str:
         headline = f"It runs, but {len(result.checks) - proved} of {len(result.checks)} checks did not pass."
         if result.checks and proved == len(result.checks):
             headline = "It runs, but the backup was not proved."
+            if result.recovery and result.recovery.verdict == "proved":
+                headline = "It runs, but the server's key may do more with its backups than write them."
     lines = ["", f"  {strong(headline)}", "", f"  {strong('Open it')}", f"    {paint(result.url, 'cyan', on=colour)}"]
     lines += [
         f"    {faint('from this machine')}  {result.curl()}",
@@ -117,6 +123,12 @@ def render(result: Result, *, colour: bool = False) -> str:
             "",
             f"  {strong('A backup was taken and restored')}  {faint(f'into a scratch cluster, {found.checks} checks')}",
             f"    {mark} {found.verdict:<14}  {faint('compared with what was there when it was taken')}",
+            *(
+                [f"      {'lies in':<14}  {found.place}  {faint('encrypted before it left the server')}"]
+                if found.place and found.writer
+                else []
+            ),
+            f"    {marks[bool(found.writer)]} {'its key':<14}  {faint(found.writer or 'may do more than write')}",
             f"      {'back in (RTO)':<14}  {found.rto}  {faint(f'measured; the tier {found.tier} allows {found.rto_target}')}",
             f"      {'at risk (RPO)':<14}  {found.rpo_worst}  {faint(f'at worst; the tier allows {found.rpo_target}')}",
         ]

@@ -186,7 +186,11 @@ DRILLED = {"verdict": "proved", "recovery": MEASURED, "checks": [{"status": "pas
 
 
 def test_the_page_shows_measured_rto_and_rpo() -> None:
-    found = demo.read_drill(DRILLED)
+    tried = {
+        "good": True,
+        "tries": [{"what": "write an object", "found": "allowed"}, {"what": "list", "found": "refused"}],
+    }
+    found = replace(demo.read_drill(DRILLED), place="backups at https://s3.lab.test", writer=demo.read_tries(tried))
     shown = replace(result(GOOD), recovery=found)
     text = summary.render(shown)
     assert "2.2 s" in text
@@ -194,6 +198,15 @@ def test_the_page_shows_measured_rto_and_rpo() -> None:
     assert "12 h" in text
     assert shown.good
     assert shown.to_dict()["recovery"]["verdict"] == "proved"
+    assert "backups at https://s3.lab.test" in text
+    assert "refused to list" in text
+
+
+def test_a_key_on_the_server_that_may_do_too_much_is_no_success() -> None:
+    found = replace(demo.read_drill(DRILLED), place="here", writer=demo.read_tries({"good": False, "tries": []}))
+    shown = replace(result(GOOD), recovery=found)
+    assert not shown.good
+    assert "may do more with its backups than write them" in summary.render(shown)
 
 
 def test_a_backup_that_was_not_proved_is_no_success() -> None:
