@@ -9,7 +9,7 @@ import re
 import pytest
 import yaml
 
-from tests.lint.house import ROLES, ROOT, files, load, relative, specs, task_files, texts
+from tests.lint.house import ROLES, ROOT, defaults, files, load, relative, specs, task_files, texts
 
 PLAYBOOKS = sorted(path for path in ROOT.glob("playbooks/**/*.yml") if path.parent.name not in ("tasks", "vars"))
 HAND_WRITTEN = (".py", ".yml", ".yaml", ".sh", ".j2", ".cfg", ".toml")
@@ -35,6 +35,20 @@ def test_no_file_knows_the_machine_it_was_written_on() -> None:
     assert [
         name for name, text in texts() if name != this and not name.endswith(".lock") and MACHINE.search(text)
     ] == []
+
+
+def test_what_is_said_to_be_given_by_e_is_known_to_the_check_of_inventories() -> None:
+    """Else the very first play refuses it."""
+    from slipway.inventory.settings import PLAYBOOK_VARIABLES
+
+    known = PLAYBOOK_VARIABLES | {name for role in ROLES for name in defaults(role)}
+    given = {
+        (name, word)
+        for name, text in texts(".yml", ".md")
+        if name.startswith(("playbooks/", "docs/", "README"))
+        for word in re.findall(r"-e ['\"]?([a-z_]+)=", text)
+    }
+    assert {each for each in given if each[1] not in known} == set()
 
 
 def test_no_private_key_is_in_git() -> None:
