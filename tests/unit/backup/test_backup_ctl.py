@@ -234,6 +234,7 @@ def test_a_killed_run_is_recorded_and_told_once(
         monkeypatch.setenv("MONITOR_EXIT_STATUS", status)
         assert call("alarm", "--unit", "slipway-drill.service")[0] == 0
         assert len(told) == times
+    assert "slipway-drill of db1 failed (it ended with code 1): see journalctl" in told[0]
     monkeypatch.delenv("MONITOR_SERVICE_RESULT")
     told.clear()
     state.mkdir()

@@ -251,7 +251,7 @@ def _alarm(settings: Config, arguments: argparse.Namespace) -> int:
             return GOOD
     if subject == "drill" and _drill_told(datetime.now(UTC)):
         return GOOD
-    text = dead or f"The unit {name} of {settings.host} failed: see journalctl -u {name}"
+    text = dead or f"The unit {name} of {settings.host} failed{_how()}: see journalctl -u {name}"
     _say(text)  # in the journal, where nobody is told otherwise
     complaints = alarms.send(alarms.load() if settings.alarms else None, alarms.Event(subject, settings.host, "failed", text))  # fmt: skip
     for each in complaints:
@@ -263,6 +263,20 @@ def _told(now: datetime) -> bool:
     """Whether the last run has just ended badly, and so has recorded and told it itself."""
     known = runs.records(config.STATE)
     return bool(known) and not known[-1].good and now - known[-1].finished < timedelta(minutes=5)
+
+
+def _how() -> str:
+    """How the unit ended, where systemd tells its alarm so."""
+    result, status = os.environ.get("MONITOR_SERVICE_RESULT", ""), os.environ.get("MONITOR_EXIT_STATUS", "")
+    known = {
+        "signal": "it was killed",
+        "core-dump": "it crashed",
+        "oom-kill": "it ran out of memory",
+        "timeout": "it took too long",
+    }
+    if result == "exit-code":
+        return f" (it ended with code {status})"
+    return f" ({known.get(result, result)})" if result else ""
 
 
 def _drill_told(now: datetime) -> bool:
