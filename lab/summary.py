@@ -128,7 +128,7 @@ def render(result: Result, *, colour: bool = False) -> str:
                 if found.place and found.writer
                 else []
             ),
-            f"    {marks[bool(found.writer)]} {'its key':<14}  {faint(found.writer or 'may do more than write')}",
+            f"    {marks[bool(found.writer)]} {'key on server':<14}  {faint(found.writer or 'may do more than write')}",
             f"      {'back in (RTO)':<14}  {found.rto}  {faint(f'measured; the tier {found.tier} allows {found.rto_target}')}",
             f"      {'at risk (RPO)':<14}  {found.rpo_worst}  {faint(f'at worst; the tier allows {found.rpo_target}')}",
         ]

@@ -301,23 +301,6 @@ def test_the_s3_server_is_no_part_of_the_system_either() -> None:
     assert list(inventory.build(Lab("x"), [WEB, store], {})["_meta"]["hostvars"]) == ["web1"]
 
 
-def test_backups_go_to_the_lab_s_bucket_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLIPWAY_LAB_DIR", str(tmp_path))
-    lab, store = Lab("x"), Host(lab="x", name="s3", id="4", image="s3", state="running", ip="10.231.0.13")
-    folder = {"path": "/var/backups/slipway"}
-    assert inventory.lab_vars(lab, [WEB])["lab_backup_store"] == folder
-    assert inventory.lab_vars(lab, [WEB, store])["lab_backup_store"] == folder  # not set up yet
-    (lab.folder / "s3").mkdir(parents=True)
-    secret = {"writer": {"key_id": "w", "secret": "hidden"}}
-    told = {"endpoint": "https://s3.lab.test", "address": "https://10.231.0.13", "region": "lab", "bucket": "backups"}
-    (lab.folder / "s3/access.json").write_text(json.dumps({**told, "keys": secret}))
-    found = inventory.lab_vars(lab, [WEB, store])
-    assert found["lab_backup_store"] == {
-        "endpoint": "https://10.231.0.13", "region": "lab", "bucket": "backups", "ca_file": str(lab.folder / "s3/ca.pem"),
-    }  # fmt: skip
-    assert "hidden" not in json.dumps(found)
-
-
 def test_groups_can_be_chosen() -> None:
     tree = inventory.build(Lab("x"), [WEB, DB], inventory.parse_groups(["app=web1", "db=db1"]))
     assert tree["app"] == {"hosts": ["web1"]}

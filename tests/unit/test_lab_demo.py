@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import checks, demo, stages, summary, ui
+from lab import checks, demo, inventory, stages, summary, ui
 from lab.checks import Check
-from lab.model import Lab, LabError
+from lab.model import Host, Lab, LabError
 from lab.process import Completed
 from lab.stages import PlaybookRun, Stage, Stages
 
@@ -199,7 +199,7 @@ def test_the_page_shows_measured_rto_and_rpo() -> None:
     assert shown.good
     assert shown.to_dict()["recovery"]["verdict"] == "proved"
     assert "backups at https://s3.lab.test" in text
-    assert "refused to list" in text
+    assert "can write; 1 ways to read" in text
 
 
 def test_a_key_on_the_server_that_may_do_too_much_is_no_success() -> None:
@@ -212,3 +212,21 @@ def test_a_key_on_the_server_that_may_do_too_much_is_no_success() -> None:
 def test_a_backup_that_was_not_proved_is_no_success() -> None:
     found = demo.read_drill({"verdict": "failed", "recovery": None, "checks": []})
     assert not replace(result(GOOD), recovery=found).good
+
+
+def test_backups_go_to_the_lab_s_bucket_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_LAB_DIR", str(tmp_path))
+    lab, store = Lab("x"), Host(lab="x", name="s3", id="4", image="s3", state="running", ip="10.231.0.13")
+    web = Host(lab="x", name="web1", id="1", image="bare", state="running", ip="10.231.0.10")
+    folder = {"path": "/var/backups/slipway"}
+    assert inventory.lab_vars(lab, [web])["lab_backup_store"] == folder
+    assert inventory.lab_vars(lab, [web, store])["lab_backup_store"] == folder  # not set up yet
+    (lab.folder / "s3").mkdir(parents=True)
+    secret = {"writer": {"key_id": "w", "secret": "hidden"}}
+    told = {"endpoint": "https://s3.lab.test", "address": "https://10.231.0.13", "region": "lab", "bucket": "backups"}
+    (lab.folder / "s3/access.json").write_text(json.dumps({**told, "keys": secret}))
+    found = inventory.lab_vars(lab, [web, store])
+    assert found["lab_backup_store"] == {
+        "endpoint": "https://10.231.0.13", "region": "lab", "bucket": "backups", "ca_file": str(lab.folder / "s3/ca.pem"),
+    }  # fmt: skip
+    assert "hidden" not in json.dumps(found)
