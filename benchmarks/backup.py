@@ -169,6 +169,7 @@ def _app(costs: dict[str, Cost]) -> list[Figure]:
     told = costs["app"].told
     return [
         *(Figure(f"pgbench {when} a backup", told[when], "transactions/s") for when in ("before", "during", "after")),
+        Figure("pgbench in the worst five seconds of a backup", told["worst"], "transactions/s"),
         Figure("pgbench without a backup / during one: transactions", told["alone"] / told["during"], "", 1 / 0.7),
     ]
 
@@ -210,7 +211,13 @@ def measure(socket: str, home: Path, megabytes: int, cores: int, names: list[str
                 progress(f"{name}: left out, {missing} is not installed (apt-get install {missing})")
                 continue
             progress(f"{name} ...")
-            costs[name] = cost = commands[name](meter)
+            try:
+                costs[name] = cost = commands[name](meter)
+            except subprocess.CalledProcessError as error:
+                if not beside.needs(name):
+                    raise
+                progress(f"{name}: left out, it ended with code {error.returncode}")
+                continue
             cost.told.setdefault("stored", sum(len(found[0].body) for found in bucket.objects.values()))
             progress(
                 f"{name}: {cost.wall:.1f} s, CPU {cost.cpu:.1f} s, {cost.memory:.0f} MB, load {cost.load:.1f} {cost.shares} {cost.told}"

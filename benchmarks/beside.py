@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from benchmarks.meter import Cost, Meter
@@ -12,10 +11,14 @@ from benchmarks.meter import Cost, Meter
 _NEEDS = {"rclone": "rclone", "pgbackrest": "pgbackrest"}
 
 
+def needs(name: str) -> str:
+    """The program, and Debian's package, that this one needs; empty for what is not another's tool."""
+    return _NEEDS.get(name, "")
+
+
 def missing(name: str) -> str:
     """The package that this one needs and that is not there; else an empty string."""
-    needed = _NEEDS.get(name, "")
-    return needed if needed and shutil.which(needed) is None else ""
+    return needs(name) if needs(name) and shutil.which(needs(name)) is None else ""
 
 
 def rclone(meter: Meter, where: str, sealing: str, endpoint: str) -> Cost:
@@ -50,7 +53,5 @@ def pgbackrest(meter: Meter, socket: str, data: Path, home: Path, cores: int) ->
         )  # fmt: skip
         cost.told["stored"] = sum(each.stat().st_size for each in (folder / "backup").rglob("*") if each.is_file())
         return cost
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"pgBackRest failed: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

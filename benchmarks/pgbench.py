@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.common import ROOT, progress
@@ -19,48 +19,66 @@ CLIENTS = 8
 GENTLY = ["nice", "-n", "10", "ionice", "-c", "2", "-n", "7"]
 
 
-def felt(socket: str, command: Sequence[str], seconds: int = 25) -> dict[str, float]:
-    """Transactions a second of an app that asks for all it can get, without and during ``command``.
+def felt(socket: str, command: Sequence[str], seconds: int = 15) -> dict[str, float]:
+    """Transactions a second of an app that asks for all it can get: before ``command``, from its begin to its end, after.
 
     The backup's programs run at the nice value of their unit; its server processes cannot.
     """
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins/module_utils'}"}
     tool = [program("pgbench"), "-h", socket, "-U", "postgres"]
     psql = ["psql", "-h", socket, "-U", "postgres", "-qc"]
     for statement in ("DROP DATABASE IF EXISTS app", "CREATE DATABASE app"):
         subprocess.run([*psql, statement, "postgres"], check=True, capture_output=True)
     subprocess.run([*tool, "-i", "-q", "-s", "10", "app"], check=True, capture_output=True)
+    load = [*tool, "-c", str(CLIENTS), "-j", "2", "-P", "1", "app"]
+    rates(load, lambda: time.sleep(seconds))
+    before = rates(load, lambda: time.sleep(seconds))
+    told = during(load, command)
+    after = rates(load, lambda: time.sleep(seconds))
+    told |= {"before": mean(before), "after": mean(after), "alone": (mean(before) + mean(after)) / 2}
+    progress(f"pgbench: {told}")
+    return told
 
-    def rate(how_long: int = seconds) -> float:
-        done = subprocess.run(
-            [*tool, "-c", str(CLIENTS), "-j", "2", "-T", str(how_long), "app"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return float(re.search(r"tps = ([0-9.]+)", done.stdout)[1])  # type: ignore[index]
 
-    rate(10)
-    before = rate()
-    over, took = threading.Event(), list[float]()
+def during(load: Sequence[str], command: Sequence[str]) -> dict[str, float]:
+    """The rate while ``command`` runs, that of its worst five seconds, and how long it took."""
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'plugins/module_utils'}"}
+    begun = time.monotonic()
+    seen = rates(
+        load, lambda: subprocess.run([*GENTLY, *command], check=True, stdout=subprocess.DEVNULL, env=environment)
+    )
+    worst = min(mean(seen[place : place + 5]) for place in range(max(1, len(seen) - 4)))
+    return {"during": mean(seen), "worst": worst, "backup_s": time.monotonic() - begun}
 
-    def again_and_again() -> None:
-        while not over.is_set():
-            begun = time.monotonic()
-            subprocess.run([*GENTLY, *command], check=True, capture_output=True, env=environment)
-            took.append(time.monotonic() - begun)
 
-    worker = threading.Thread(target=again_and_again)
-    worker.start()
-    try:
-        time.sleep(2)
-        during = rate()
-    finally:
-        over.set()
-        worker.join()
-    after = rate()
-    progress(f"pgbench: {before:.0f} before, {during:.0f} during, {after:.0f} after; a backup took {took} s")
-    return {
-        "before": before, "during": during, "after": after, "alone": (before + after) / 2, "backup_s": max(took, default=0.0),
-    }  # fmt: skip
+def rates(load: Sequence[str], work: Callable[[], object]) -> list[float]:
+    """Transactions in each second of pgbench while ``work`` is done; the first second aside, in which it connects."""
+    with subprocess.Popen(
+        [*load, "-T", "3600"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as running:
+        lines: list[str] = []
+        assert running.stderr is not None  # noqa: S101 - asked for as a pipe
+        reader = threading.Thread(target=lines.extend, args=(running.stderr,))
+        reader.start()
+        try:
+            time.sleep(1)
+            work()
+        finally:
+            running.terminate()
+            reader.join()
+    return parse("".join(lines))
+
+
+def parse(said: str) -> list[float]:
+    """The rates that pgbench told as its progress. Raises RuntimeError when there is none after the first."""
+    found = [float(each) for each in re.findall(r"^progress: [0-9.]+ s, ([0-9.]+) tps", said, re.MULTILINE)][1:]
+    if not found:
+        raise RuntimeError(f"pgbench told no rate: {said[-500:]}")
+    return found
+
+
+def mean(values: Sequence[float]) -> float:
+    """The arithmetic one."""
+    return sum(values) / len(values)
 
 
 def program(name: str) -> str:

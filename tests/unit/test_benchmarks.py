@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import backup, common, meter, trips
+from benchmarks import backup, common, meter, pgbench, trips
 from benchmarks.common import Figure, Result, median, number
 from tests.unit.backup.fake_s3 import FakeS3
 
@@ -127,7 +127,7 @@ def _costs() -> dict[str, meter.Cost]:
         "warm-up": cost(1, 1, 1), "plain": cost(10, 10, 40, 4), "gzip": cost(40, 40, 10, 4), "hash": cost(5, 5, 20, 5),
         "s3": cost(12, 17, 150, 9), "one stream": cost(8, 8, 40), "streams": cost(7, 9, 50),
         "single": cost(10, 16, 80, 9, held_ms=9000, stored=2**20), "parallel": cost(9, 17, 201, 9, held_ms=8000),
-        "app": cost(0, 0, 0, before=100, during=60, after=110, alone=105),
+        "app": cost(0, 0, 0, before=100, during=60, after=110, alone=105, worst=40),
     }  # fmt: skip
 
 
@@ -152,3 +152,13 @@ def test_a_part_of_the_benchmark_of_backups_tells_its_own_figures_alone() -> Non
     home = Path("/nowhere")
     known = backup.Bench(home, "/run", home, 2, FakeS3()).commands()
     assert {name for part in backup.PARTS.values() for name in part} == set(known)
+
+
+def test_the_rates_of_pgbench_are_read_second_by_second() -> None:
+    lines = [
+        f"progress: {n}.0 s, {rate} tps, lat 5.2 ms stddev 1.0, 0 failed"
+        for n, rate in ((1, 3.5), (2, 900.0), (3, 1000.5))
+    ]
+    assert pgbench.parse("pgbench (15.1)\n" + "\n".join(lines)) == [900.0, 1000.5]
+    with pytest.raises(RuntimeError, match="no rate: connection refused"):
+        pgbench.parse("connection refused")

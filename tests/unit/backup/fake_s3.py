@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import re
 import socket
 import threading
@@ -244,8 +245,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _CompleteMultipartUpload(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         parts = self._upload()
-        asked = re.findall(r"<ETag>(?:&quot;|\")?([0-9a-f]{32})", body.decode())
-        numbers = [int(n) for n in re.findall(r"<PartNumber>(\d+)", body.decode())]
+        text = html.unescape(body.decode())  # of quotes, which each client writes in its own way
+        asked = re.findall(r"<ETag>\"?([0-9a-f]{32})", text)
+        numbers = [int(n) for n in re.findall(r"<PartNumber>(\d+)", text)]
         sums = [hashlib.md5(parts.get(n, b"?"), usedforsecurity=False) for n in numbers]
         if numbers != sorted(parts) or asked != [s.hexdigest() for s in sums]:
             raise _Error(400, "InvalidPart")
