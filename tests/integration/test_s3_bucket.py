@@ -115,6 +115,6 @@ def test_an_old_key_is_proved_dead_or_named_as_alive(bay: Bay) -> None:
     bucket, revoke = bay.stranger()
     from slipway.backup.stores.s3 import S3Store
 
-    assert [each.found for each in keycheck.revoked(S3Store(bucket), "db1", "x")] == ["allowed"] * 3
+    assert [each.found for each in keycheck.revoked(S3Store(bucket), "db1", "x")] == ["allowed"] * 4
     revoke()
     assert {each.found for each in keycheck.revoked(S3Store(bucket), "db1", "x")} == {REFUSED}

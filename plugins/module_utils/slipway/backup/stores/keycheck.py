@@ -176,12 +176,14 @@ def _breaking(keys: Mapping[str, S3Store], about: Mapping[str, str], lock: Lock)
 
 
 def revoked(store: S3Store, host: str, name: str) -> list[Tried]:
-    """Try that an old key opens nothing any more: neither to list, nor to read, nor to write."""
+    """Try that an old key opens nothing any more: neither to list, nor to read, nor to write, wherever one of them could."""
     key = f"{host}/{_FOLDER}/{name}.old"
+    record = f"{host}/evidence/{_FOLDER}-{name}.old"
     return [
         _try("list versions", REFUSED, lambda: next(iter(store.versions(f"{host}/")), None)),
         _try("read an object", REFUSED, lambda: store.head(key)),
         _try("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
+        _try("write below evidence/", REFUSED, lambda: store.put(record, b"a probe\n")),  # all that the drills' key may
     ]
 
 
