@@ -45,7 +45,7 @@ def test_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch:
     path = tmp_path / "file"
     releases.write(path, "old")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("power cut")))
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError("power cut")))
         with pytest.raises(OSError, match="power cut"):
             releases.write(path, "new")
     assert path.read_text() == "old"

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import atomic
 from .config import Config
 from .taking.runs import Run
 
@@ -92,13 +91,8 @@ def backup(config: Config, runs: Sequence[Run]) -> list[Metric]:
 
 def write(folder: Path, subject: str, made: Callable[[], Sequence[Metric]]) -> list[str]:
     """Replace ``<subject>.prom``; complaints instead of errors: metrics never fail what they tell of."""
-    aside = folder / f".{subject}.prom.{os.getpid()}"  # the collector reads *.prom only
     try:
-        aside.write_text(render(made()), encoding="utf-8")
-        aside.chmod(0o644)
-        aside.rename(folder / f"{subject}.prom")
+        atomic.replace(folder / f"{subject}.prom", render(made()).encode(), 0o644, durable=False)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink()
         return [f"The metrics could not be written to {folder}: {error.strerror}."]
     return []

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-import os
 import shutil
 import stat
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .. import atomic
 from ..errors import SlipwayError
 from .spec import COLOURS, Colour, Spec, digest, parse, parse_environment
 from .state import Request, State
@@ -47,19 +47,7 @@ class Release:
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file in one step; it and its name are on disk when this returns."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        os.fchmod(stream.fileno(), mode)
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    atomic.replace(path, text.encode(), mode)
 
 
 def release_id(now: float, label: str) -> str:

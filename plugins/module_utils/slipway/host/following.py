@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import atomic
 from ..commands import run
 from ..errors import SlipwayError
 
@@ -66,10 +66,7 @@ def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
     path = folder / f"{what}.json"
     try:
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        aside = folder / f".{what}.{os.getpid()}"
-        aside.write_text(json.dumps(dict(request)), encoding="utf-8")
-        aside.chmod(0o644)
-        aside.rename(path)
+        atomic.replace(path, json.dumps(dict(request)).encode(), 0o644, durable=False)
     except OSError as error:
         raise WorkError(f"{path} cannot be written: {error.strerror}", "root", f"sudo slipway {what} ...") from error
 

@@ -36,6 +36,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .. import atomic
 from ..errors import InputError, SlipwayError
 from .guard_script import Saved, boot_units, reloads_systemd, restore_script, restore_steps, timer_argv
 
@@ -122,14 +123,7 @@ def _locked(root: Path) -> Iterator[None]:
 
 
 def _write(path: Path, text: str, mode: int = 0o600) -> None:
-    temp = path.with_name(path.name + ".new")
-    descriptor = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as handle:
-        os.fchmod(descriptor, mode)
-        handle.write(text)
-        handle.flush()
-        os.fsync(descriptor)
-    temp.replace(path)
+    atomic.replace(path, text.encode(), mode)
 
 
 def _save(path: str, copy: int, files: Path) -> Saved:

@@ -8,7 +8,6 @@ drill from being recorded: what does not work becomes a warning.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import socket
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ... import journal
+from ... import atomic, journal
 from ...errors import SlipwayError
 from ..codec import FormatError, canonical
 from ..stores.store import Store, StoreError
@@ -197,14 +196,6 @@ def _hash_of(line: bytes) -> str:
 
 
 def replace(path: Path, content: bytes, mode: int = 0o640) -> None:
-    """Put a whole file in the place of another, or nothing. Raises OSError."""
+    """Put a whole file in the place of another, or nothing, and make its folder. Raises OSError."""
     path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    atomic.replace(path, content, mode)

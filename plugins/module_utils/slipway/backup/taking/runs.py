@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from ... import atomic
 from ...errors import BusyError, SlipwayError
 from ..codec import FormatError, canonical, decode, parse_json
 from ..stores.store import Store, StoreError
@@ -120,11 +121,7 @@ def _write(descriptor: int, line: bytes) -> None:
 
 
 def _shorten(path: Path) -> None:
-    lines = path.read_bytes().splitlines(keepends=True)[-KEPT // 2 :]
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(b"".join(lines))
-    aside.chmod(0o640)
-    aside.rename(path)
+    atomic.replace(path, b"".join(path.read_bytes().splitlines(keepends=True)[-KEPT // 2 :]), 0o640)
 
 
 def records(state: Path) -> list[Run]:
