@@ -41,7 +41,7 @@ _DATE = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing to do wrong, ``times`` times, to requests of ``operation`` whose key matches ``key``.
+    """One thing to do wrong, ``times`` times, to requests of ``operation`` whose key matches ``key``; a request gets one alone.
 
     - ``status``: answer ``status`` with ``code`` (and ``Retry-After``), the server is not asked;
     - ``reset``: read ``after`` bytes of the request, then reset the connection;
@@ -150,13 +150,14 @@ class FaultProxy:
             self.faults.clear()
             self.seen.clear()
 
-    def take(self, operation: str, key: str) -> list[Fault]:
-        """The faults that this request gets: they are counted down."""
+    def take(self, operation: str, key: str) -> Fault | None:
+        """The fault that this request gets, the first that is for it: one alone, so that each of several does happen."""
         with self._lock:
-            mine = [f for f in self.faults if re.fullmatch(f.operation, operation) and re.search(f.key, key)]
-            left = [replace(f, times=f.times - 1) if f in mine else f for f in self.faults]
-            self.faults[:] = [f for f in left if f.times]
-            return mine
+            for place, each in enumerate(self.faults):
+                if re.fullmatch(each.operation, operation) and re.search(each.key, key):
+                    self.faults[place : place + 1] = [replace(each, times=each.times - 1)] if each.times > 1 else []
+                    return each
+            return None
 
     def count(self, operation: str) -> int:
         """How many requests of an operation came by."""
@@ -165,6 +166,7 @@ class FaultProxy:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
     proxy: FaultProxy
     context: ssl.SSLContext | None = None
 
@@ -193,7 +195,8 @@ class _Handler(BaseHTTPRequestHandler):
         seen = Seen(operation, key, headers={name.lower(): value for name, value in self.headers.items()})
         proxy = self.server.proxy
         proxy.seen.append(seen)
-        faults = {fault.kind: fault for fault in proxy.take(operation, key)}
+        taken = proxy.take(operation, key)
+        faults: dict[Kind, Fault] = {taken.kind: taken} if taken else {}
         self._left = int(self.headers.get("Content-Length") or 0)
         if fault := faults.get("delay"):
             time.sleep(fault.seconds)

@@ -45,7 +45,9 @@ class Chain:
     around: take.Around
 
     def store(self, purpose: str) -> S3Store:
-        return self.bay.store(purpose, at=self.proxy.url)
+        return self.bay.store(
+            purpose, at=self.proxy.url, attempts=8
+        )  # as many as users have: one part may meet every fault
 
     def run(self, store: S3Store | None = None) -> Run:
         """A backup with the writer's key, or into another store; its record."""

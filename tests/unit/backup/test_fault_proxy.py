@@ -150,3 +150,11 @@ def test_locks_and_the_buckets_settings_carry_md5_where_b2_refuses_what_boto3_ad
     (asked,) = [each for each in proxy.seen if each.operation == "put_object_retention"]
     assert asked.status == 200
     assert "content-md5" in asked.headers
+
+
+def test_each_of_several_faults_happens_to_a_request_of_its_own(proxy: FaultProxy, fake: FakeS3) -> None:
+    proxy.add(Fault("swallow", "put_object", times=2), Fault("status", "put_object"), Fault("late_error", "put_object"))
+    store(proxy.url, attempts=5).put("a", b"x")
+    assert [each.status for each in proxy.seen] == [0, 0, 503, 503, 200]
+    assert len(fake.objects["a"]) == 4
+    assert proxy.faults == []
