@@ -33,7 +33,7 @@ def proxy(fake: FakeS3) -> Iterator[FaultProxy]:
 
 
 def store_at(url: str) -> S3Store:
-    return S3Store(Bucket("b", url, "lab", "key", "secret"), retry=Retry(5, base=0.02, cap=1.5))
+    return S3Store(Bucket("b", url, "lab", "key", "secret"), retry=Retry(8, base=0.02, cap=1.5))
 
 
 def noise(conninfo: str, rows: int) -> str:
