@@ -24,12 +24,12 @@ from slipway.errors import SlipwayError
 
 from lab.fault_proxy import Fault, FaultProxy
 from tests.integration.s3_fixture import Bay
-from tests.unit.backup.conftest import new_database, postgres
+from tests.unit.backup.conftest import new_database, postgres, quick_programs
 from tests.unit.backup.drilling import Ground, ground
 from tests.unit.backup.taking import HOST, where
 from tests.unit.backup.test_there_and_back import Make, keys
 
-__all__ = ["ground", "keys", "new_database", "postgres"]
+__all__ = ["ground", "keys", "new_database", "postgres", "quick_programs"]
 pytest_plugins = ["tests.integration.s3_fixture"]
 pytestmark = pytest.mark.lab
 MB = 1024 * 1024
@@ -194,7 +194,7 @@ def test_what_is_locked_stays_is_told_by_pruning_and_found_by_drills_where_it_is
     outcome = chain.drill()
     assert (outcome.drill.verdict, outcome.code) == ("proved", 0)
     (line,) = outcome.drill.findings
-    assert f"2 of 3 objects of {bare.id} are not locked: 00-globals" in line  # the manifest is sent in one go
+    assert f"3 of 4 objects of {bare.id} are not locked: 00-globals, 01-dump" in line  # the manifest is sent in one go
     locked = chain.run()
     assert not [each for each in locked.warnings if "lock" in each]
     outcome = chain.drill()
