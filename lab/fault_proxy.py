@@ -198,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         taken = proxy.take(operation, key)
         faults: dict[Kind, Fault] = {taken.kind: taken} if taken else {}
         self._left = int(self.headers.get("Content-Length") or 0)
+        self._chunked = self.headers.get("Transfer-Encoding", "").lower() == "chunked"
         if fault := faults.get("delay"):
             time.sleep(fault.seconds)
         if fault := faults.get("status"):
@@ -224,14 +225,26 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _body(self, flip: Fault | None) -> Iterator[bytes]:
+        """The request's body to its end, without the framing of chunks: what is left over would be read as the next request."""
         place = 0
-        while self._left:
+        while self._left or self._next_chunk():
             piece = self.rfile.read(min(_PIECE, self._left))
             if not piece:
                 raise ConnectionError("the client went away")
             self._left -= len(piece)
             yield _flipped(piece, flip, place)
             place += len(piece)
+
+    def _next_chunk(self) -> bool:
+        if not self._chunked:
+            return False
+        line = self.rfile.readline().strip() or self.rfile.readline().strip()  # the end of the chunk before comes first
+        self._left = int(line.partition(b";")[0] or b"0", 16)
+        if not self._left:
+            self._chunked = False
+            while self.rfile.readline().strip():
+                pass
+        return bool(self._left)
 
     def _drain(self) -> None:
         for _ in self._body(None):
@@ -244,7 +257,10 @@ class _Handler(BaseHTTPRequestHandler):
             for name, value in self.headers.items():
                 if name.lower() not in _HOP:
                     upstream.putheader(name, _skewed(name, value, faults.get("skew")))
-            upstream.endheaders()
+            whole = b"".join(self._body(None)) if self._chunked else b""
+            if whole:
+                upstream.putheader("Content-Length", str(len(whole)))
+            upstream.endheaders(whole or None)
             up = seen.operation in ("put_object", "upload_part")
             for piece in self._body(faults.get("flip") if up else None):
                 upstream.send(piece)

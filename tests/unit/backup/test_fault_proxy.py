@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
 from slipway.backup.stores.retry import Retry
 from slipway.backup.stores.s3 import Bucket, S3Store, client_for
-from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, Lock, StoreError
+from slipway.backup.stores.store import MB, SMALLEST_PART, AccessError, Lock, StoreError, content_md5
 
 from lab.fault_proxy import Fault, FaultProxy, operation_of
 
@@ -134,6 +136,25 @@ def test_what_b2_refuses_is_refused(proxy: FaultProxy) -> None:
         assert error.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
     with pytest.raises(ClientError, match="Unsupported header"):
         client.delete_objects(Bucket="backups", Delete={"Objects": [{"Key": "a"}]})
+
+
+def test_a_refusal_leaves_nothing_of_the_body_on_the_connection(proxy: FaultProxy, fake: FakeS3) -> None:
+    """boto3 sends in chunks what carries a checksum; what was left unread was taken for the next request."""
+    where = urlsplit(proxy.url)
+    connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout=20)
+    for headers in ({"x-amz-trailer": "x-amz-checksum-crc32"}, {}):
+        chunks = iter((b"x" * 100_000, b"the end"))
+        connection.request(
+            "PUT", "/backups/a", chunks, {"Transfer-Encoding": "chunked", **headers}, encode_chunked=True
+        )
+        answer = connection.getresponse()
+        assert (answer.status, b"<Code>Invalid" in answer.read()) == (400, True)
+    body = b"y" * 10
+    given = {"Transfer-Encoding": "chunked", "Content-MD5": content_md5(body)}
+    connection.request("PUT", "/backups/a", iter((body[:4], body[4:])), given, encode_chunked=True)
+    assert connection.getresponse().read() == b""
+    assert fake.objects["a"][0].body == body
+    connection.close()
 
 
 def test_a_clock_off_by_an_hour_shows_in_the_date_that_the_server_sees(proxy: FaultProxy, fake: FakeS3) -> None:
