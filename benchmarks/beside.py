@@ -41,14 +41,14 @@ def pgbackrest(meter: Meter, socket: str, data: Path, home: Path, cores: int) ->
     folder = home / "pgbackrest"
     options = [
         "pgbackrest", "--stanza=bench", f"--pg1-path={data}", f"--pg1-socket-path={socket}", "--pg1-user=postgres",
-        f"--repo1-path={folder}", "--repo1-cipher-type=aes-256-cbc", "--repo1-retention-full=1", f"--log-path={home}",
+        f"--repo1-path={folder}", "--repo1-cipher-type=aes-256-cbc", f"--log-path={home}",
         f"--lock-path={home}/lock", "--config=/dev/null", "--log-level-console=warn", "--log-level-file=off",
     ]  # fmt: skip
     secret = {"PGBACKREST_REPO1_CIPHER_PASS": "only-for-this-benchmark"}
     try:
         meter.run([*options, "--no-online", "stanza-create"], secret)
         cost = meter.run(
-            [*options, "--type=full", "--compress-type=zst", f"--process-max={max(1, cores // 2)}", "--start-fast",
+            [*options, "--type=full", "--repo1-retention-full=1", "--compress-type=zst", f"--process-max={max(1, cores // 2)}", "--start-fast",
              "--no-archive-check", "backup"], secret,
         )  # fmt: skip
         cost.told["stored"] = sum(each.stat().st_size for each in (folder / "backup").rglob("*") if each.is_file())

@@ -26,14 +26,19 @@ def felt(socket: str, command: Sequence[str], seconds: int = 15) -> dict[str, fl
     """
     tool = [program("pgbench"), "-h", socket, "-U", "postgres"]
     psql = ["psql", "-h", socket, "-U", "postgres", "-qc"]
-    for statement in ("DROP DATABASE IF EXISTS app", "CREATE DATABASE app"):
-        subprocess.run([*psql, statement, "postgres"], check=True, capture_output=True)
+
+    def sql(*statements: str) -> None:
+        for statement in statements:
+            subprocess.run([*psql, statement, "postgres"], check=True, capture_output=True)
+
+    sql("DROP DATABASE IF EXISTS app", "CREATE DATABASE app")
     subprocess.run([*tool, "-i", "-q", "-s", "10", "app"], check=True, capture_output=True)
     load = [*tool, "-c", str(CLIENTS), "-j", "2", "-P", "1", "app"]
     rates(load, lambda: time.sleep(seconds))
     before = rates(load, lambda: time.sleep(seconds))
     told = during(load, command)
     after = rates(load, lambda: time.sleep(seconds))
+    sql("DROP DATABASE app WITH (FORCE)")  # its sessions end a moment later
     told |= {"before": mean(before), "after": mean(after), "alone": (mean(before) + mean(after)) / 2}
     progress(f"pgbench: {told}")
     return told

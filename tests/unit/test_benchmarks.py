@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import backup, common, meter, pgbench, trips
+from benchmarks import backup, beside, common, meter, pgbench, trips
 from benchmarks.common import Figure, Result, median, number
 from tests.unit.backup.fake_s3 import FakeS3
 
@@ -162,3 +162,13 @@ def test_the_rates_of_pgbench_are_read_second_by_second() -> None:
     assert pgbench.parse("pgbench (15.1)\n" + "\n".join(lines)) == [900.0, 1000.5]
     with pytest.raises(RuntimeError, match="no rate: connection refused"):
         pgbench.parse("connection refused")
+
+
+def test_a_tool_of_others_that_is_not_here_is_named_as_the_package_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [beside.missing(name) for name in ("rclone", "pgbackrest", "single")] == ["rclone", "pgbackrest", ""]
+    (tmp_path / "rclone").write_text("#!/bin/sh\n")
+    (tmp_path / "rclone").chmod(0o755)
+    assert beside.missing("rclone") == ""
