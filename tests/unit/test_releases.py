@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 from pathlib import Path
@@ -51,6 +52,16 @@ def test_writing_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch:
     assert path.read_text() == "old"
     releases.write(path, "new")
     assert path.read_text() == "new"
+
+
+def test_somebody_who_only_looks_keeps_nobody_from_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    path.touch()
+    looker = path.open()
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    monkeypatch.setattr(lock.time, "sleep", lambda _seconds: looker.close())
+    with lock.held(path, "notes", {}):
+        assert lock.holder(path)
 
 
 def test_release_id_sorts_by_time_and_says_what_it_is_of() -> None:

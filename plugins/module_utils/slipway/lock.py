@@ -7,11 +7,14 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from . import errors
+
+_TRIES = 10  # in half a second
 
 
 class BusyError(errors.BusyError):
@@ -30,35 +33,49 @@ class BusyError(errors.BusyError):
         return type(self), (self.name, self.holder)
 
 
-def holder(path: str | Path) -> dict[str, Any] | None:
-    """The note of whoever holds the lock now, or None while it is free. Takes nothing, changes nothing."""
+def taken(descriptor: int) -> bool:
+    """Take the lock of an open file, if it is free. Somebody who only looks has it for an instant: so not at once."""
+    for place in range(_TRIES):
+        if place:
+            time.sleep(0.05)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
+def busy(path: str | Path) -> bool:
+    """Whether somebody holds the lock now. Changes nothing."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _note(Path(path))
+        return True
     finally:
         os.close(descriptor)
-    return None
+    return False
+
+
+def holder(path: str | Path) -> dict[str, Any] | None:
+    """The note of whoever holds the lock now, or None while it is free."""
+    return _note(Path(path)) if busy(path) else None
 
 
 @contextlib.contextmanager
 def held(path: str | Path, name: str, note: dict[str, Any]) -> Iterator[None]:
     """Hold the lock at ``path`` for a block; ``note`` tells others who, what and since when.
 
-    The kernel frees it when the process ends, however it ends. Raises BusyError at once when it is taken.
+    The kernel frees it when the process ends, however it ends. Raises BusyError when it is taken.
     """
     target = Path(path)
     target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(name, _note(target)) from None
+        if not taken(descriptor):
+            raise BusyError(name, _note(target))
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps({**note, "pid": os.getpid()}).encode(), 0)
         yield

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from ... import atomic
+from ... import atomic, lock
 from ...errors import BusyError, SlipwayError
 from ..codec import FormatError, canonical, decode, parse_json
 from ..stores.store import Store, StoreError
@@ -146,7 +145,7 @@ def records(state: Path) -> list[Run]:
 def held(state: Path, holder: Holder, *, name: str = LOCK, what: str = "backup") -> Iterator[Holder | None]:
     """Hold the lock for a block; gives the holder that died without letting it go, if one did.
 
-    The kernel frees it however the process ends, so a stale file is no obstacle. Raises BusyError at once, StateError.
+    The kernel frees it however the process ends, so a stale file is no obstacle. Raises BusyError, StateError.
     """
     path = state / name
     try:
@@ -155,7 +154,7 @@ def held(state: Path, holder: Holder, *, name: str = LOCK, what: str = "backup")
     except OSError as error:
         raise LockError(f"The lock {path} cannot be opened: {error.strerror}", "a folder of this user") from error
     try:
-        if not _taken(descriptor):
+        if not lock.taken(descriptor):
             raise _busy(_note(path), what)
         dead = _note(path)
         _replace(descriptor, canonical(holder))
@@ -165,16 +164,6 @@ def held(state: Path, holder: Holder, *, name: str = LOCK, what: str = "backup")
             _replace(descriptor, b"")
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    """Take the lock. Somebody who only looks (:func:`running`) has it for an instant: so not at once."""
-    for _ in range(5):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _replace(descriptor: int, note: bytes) -> None:
@@ -191,17 +180,7 @@ def _busy(note: Holder | None, what: str) -> BusyError:
 def running(state: Path, *, name: str = LOCK) -> Holder | None:
     """Who holds the lock now; None when it is free, also when the last one died with it."""
     path = state / name
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _note(path)
-    finally:
-        os.close(descriptor)
-    return None
+    return _note(path) if lock.busy(path) else None
 
 
 def _note(path: Path) -> Holder | None:
