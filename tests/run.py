@@ -111,7 +111,7 @@ def stages(*, slow: bool = True) -> list[Stage]:
 
 BENCHMARKS = ("site", "deploy", "backup")
 LONGEST = (
-    "integration_host", "integration_deploy", "integration_backups", "integration_edge", "molecule_rung0",
+    "integration_host", "integration_deploy", "integration_offsite", "integration_backups", "integration_edge", "molecule_rung0",
     "integration_database",
 )  # fmt: skip
 # What clients wait for is measured on a machine that does nothing else.
@@ -127,6 +127,7 @@ SHARED_HOSTS = {
     "s3": ("s3_store", "s3_faults", "s3_bucket", "s3_chain"),
     "deploy": ("deploy",),
     "backups": ("backups",),
+    "offsite": ("offsite",),
     "pitr": ("pitr",),
     "load": ("deploy_under_load",),
 }
