@@ -251,15 +251,20 @@ def test_cephs_gateway_forgets_the_lock_that_an_upload_in_parts_is_begun_with(ba
     raw(owner, bucket, "parts", **held)
     with pytest.raises(ClientError) as error:
         owner.get_object_retention(Bucket=bucket, Key="parts")
-    assert code(error) == "NoSuchObjectLockConfiguration"
+    assert code(error) == "ObjectLockConfigurationNotFoundError"
     assert bay.store("owner", name=bucket).locked("parts") is None
     rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     owner.put_object_lock_configuration(
         Bucket=bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": rule}
     )
-    raw(owner, bucket, "default")
-    by_default = bay.store("owner", name=bucket).locked("default")
-    assert by_default is None, "a bucket's default does not help here either"
+    for key, given in (
+        ("default", {}),
+        ("both", held),
+    ):  # the bucket's default holds, and is put in place of what was asked for
+        raw(owner, bucket, key, **given)
+        by_default = bay.store("owner", name=bucket).locked(key)
+        assert by_default is not None
+        assert by_default.mode == "GOVERNANCE"
 
 
 def test_parts_are_locked_as_a_whole_and_the_lock_cannot_be_shortened_by_the_owner(
