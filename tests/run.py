@@ -84,7 +84,7 @@ def stages(*, slow: bool = True) -> list[Stage]:
             pytest_stage(
                 f"integration_{group}",
                 [f"tests/integration/test_{name}.py" for name in names],
-                2 if group in LONG else 1,
+                1,
                 *chosen,
                 alone=group in ALONE,
             )
@@ -112,12 +112,10 @@ def stages(*, slow: bool = True) -> list[Stage]:
 BENCHMARKS = ("site", "deploy", "backup")
 LONGEST = (
     "integration_host", "integration_deploy", "integration_offsite", "integration_backups", "integration_edge", "molecule_rung0",
-    "integration_database",
+    "integration_database", "integration_s3",
 )  # fmt: skip
 # What clients wait for is measured on a machine that does nothing else.
 ALONE = ("load",)
-# Left to --all: an image of its own, and what a busy machine makes of cut connections is not all understood yet.
-LONG = ("s3",)
 # Test files that share a lab host run in one stage, so that it is brought up once; the rest share the converged host.
 SHARED_HOSTS = {
     "lab": ("lab",),
