@@ -63,7 +63,13 @@ monmaptool --create --clobber --fsid 7b1b1c1e-0000-4000-8000-000000000053 --addv
 ceph-mon --mkfs -i a --monmap /run/lab-s3/monmap
 ceph-mon -f -i a &
 ceph-osd --mkfs -i 0 --osd-uuid $id
-timeout 30 ceph osd create $id 0 >/dev/null
+# A monitor that has only just begun answers EPERM for a moment.
+tries=0
+until timeout 30 ceph osd create $id 0 >/dev/null; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 40 ] || exit 1
+  sleep 0.25
+done
 # Now and then it speaks before it knows the cluster's id, is refused ("wrong fsid") and ends: then once more.
 while ! ceph-osd -f -i 0; do sleep 0.1; done &
 exec radosgw -f -n client.rgw
