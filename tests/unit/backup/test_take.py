@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
-from slipway.backup import argv, manifest
+from slipway.backup import argv, catalog, manifest
 from slipway.backup.config import Config, Place
 from slipway.backup.manifest import Manifest
 from slipway.backup.pipeline import Stage
 from slipway.backup.pipeline import run as pipe
 from slipway.backup.stores.store import DirectoryStore, Store
-from slipway.backup.taking import runs, take
+from slipway.backup.taking import dumping, runs, take
 
 from .test_there_and_back import Make, keys, observed, open_stages, rich, where
 
@@ -73,3 +76,30 @@ def test_a_run_leaves_a_backup_that_restores_and_a_record_of_it(
         f"slipway_backup_newest_timestamp_seconds {int(found.taken.timestamp())}"
         in (around.metrics / "backup.prom").read_text()
     )
+
+
+@pytest.mark.parametrize(("cores", "apart"), [(2, True), (4, False)])
+def test_on_few_cores_the_rows_are_hashed_after_the_dumps_and_not_beside_them(
+    *, rich: str, around: take.Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, apart: bool
+) -> None:
+    _, name = where(rich)
+    seen: list[str] = []
+    send, read = dumping.send, catalog.read_table
+
+    def sending(means: dumping.Means, place: int, part: dumping.Part, *, at_once: int = 1) -> manifest.StoredObject:
+        if part.database == name:
+            time.sleep(0.5)
+        sent = send(means, place, part, at_once=at_once)
+        seen.extend(["sent"] if part.database == name else [])
+        return sent
+
+    def reading(conn: psycopg.Connection[Any], *given: Any, **named: Any) -> manifest.Table:
+        seen.extend(["read"] if conn.info.dbname == name else [])
+        return read(conn, *given, **named)
+
+    monkeypatch.setattr(dumping, "send", sending)
+    monkeypatch.setattr(catalog, "read_table", reading)
+    store = DirectoryStore(tmp_path / "store")
+    take.run(settings(tmp_path, rich), lambda: store, replace(around, cores=cores))
+    assert ("read" in seen[: seen.index("sent")]) != apart
+    assert seen.count("read") > 1

@@ -47,6 +47,7 @@ class Means:
     ``memory``: bytes for parts on their way, over all streams. ``streams``, ``readers``: at once at most.
     ``give_way``: seconds that somebody may wait for a lock of ours before the backup ends (0: for ever).
     ``warnings``: what people should look at though the backup is good; filled on the way.
+    ``apart``: count and hash after the dumps and not beside them.
     """
 
     server: argv.Server
@@ -69,6 +70,7 @@ class Means:
     parallel_bytes: int = 1024 * MB
     empty: int = 0
     warnings: list[str] = field(default_factory=list)
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,11 @@ def dump_database(means: Means, found: source.Found, token: str, first: int) -> 
         # The streams with rows first: all of them are to have their locks before anybody else waits for one.
         order = sorted(range(len(parts)), key=lambda place: -parts[place].expected)
         with ThreadPoolExecutor(at_once + 1, thread_name_prefix="backup") as pool:
-            reading = pool.submit(read)
+            early = [] if means.apart else [pool.submit(read)]
             sending = {place: pool.submit(send, means, first + place, parts[place], at_once=at_once) for place in order}
-            _together(means.stop, [reading, *sending.values()], readers, watch)
+            _together(means.stop, [*early, *sending.values()], readers, watch)
+            reading = early[0] if early else pool.submit(read)
+            _together(means.stop, [reading], readers, watch)
         seen, hash_ms = reading.result()
         snapshot = catalog.release(conn, snapshot, means.now())
     objects = tuple(sending[place].result() for place in range(len(parts)))

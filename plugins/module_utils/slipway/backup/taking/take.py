@@ -98,7 +98,7 @@ def take(config: Config, store: Store, around: Around | None = None, *, identifi
         stop=around.stop, folder=folder, now=around.now, lock=config.place.lock(started), level=level, threads=threads,
         streams=min(4, around.cores), readers=max(1, min(4, around.cores // 2)), memory=config.memory_mb * MB,
         lock_wait=config.lock_wait_s, give_way=config.give_way_s, full_bytes=config.full_hash_mb * MB, parallel_bytes=config.parallel_mb * MB,
-        empty=source.nothing_sealed(around.recipients, stages),
+        empty=source.nothing_sealed(around.recipients, stages), apart=around.cores <= 2,
     )  # fmt: skip
     if around.hold:  # before the data: a backup that is to be kept is never without the note that keeps it
         store.put(f"{config.host}/holds/{identifier}", around.hold.encode())
