@@ -21,7 +21,9 @@ from lab.model import DOMAIN, Host, HostSpec, Lab, LabError
 S3_HOST = "s3"
 ENDPOINT = f"https://s3.{DOMAIN}"
 """As the other hosts of the lab reach it."""
-PURPOSES = ("owner", "writer", "reader", "pruner", "evidence")
+PITR_BUCKET = "pitr"
+"""Beside the bucket of the dumps, as the documents ask for."""
+PURPOSES = ("owner", "writer", "reader", "pruner", "evidence", "pitr")
 _FILES = Path(__file__).resolve().parent / "files"
 _PKI = "/etc/slipway-lab/pki"
 

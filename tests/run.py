@@ -126,7 +126,7 @@ SHARED_HOSTS = {
     "deploy": ("deploy",),
     "backups": ("backups",),
     "offsite": ("offsite",),
-    "pitr": ("pitr",),
+    "pitr": ("pitr", "pitr_s3"),
     "load": ("deploy_under_load",),
 }
 

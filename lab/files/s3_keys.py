@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the users and the bucket of the lab's S3 server, each time it starts with an empty store.
+"""Makes the users and the buckets of the lab's S3 server, each time it starts with an empty store.
 
 Runs on the S3 host. The keys are drawn once and stay in ``/etc/slipway-lab/s3.json``. What each may do stands for the
 capabilities of a B2 key: ``writeFiles`` can write and *hide* (a delete by name), but not read, list or destroy.
@@ -20,7 +20,7 @@ from typing import Any
 Key = dict[str, str]
 KEYS = Path("/etc/slipway-lab/s3.json")
 CA = "/etc/slipway-lab/pki/ca.pem"
-ENDPOINT, REGION, BUCKET = "https://localhost", "lab", "backups"
+ENDPOINT, REGION, BUCKET, PITR = "https://localhost", "lab", "backups", "pitr"
 _READ = ["GetObject", "GetObjectVersion", "GetObjectRetention"]
 _LIST = ["ListBucket", "ListBucketVersions", "ListBucketMultipartUploads"]
 _WRITE = ["PutObject", "DeleteObject", "PutObjectRetention", "AbortMultipartUpload", "ListMultipartUploadParts"]
@@ -34,21 +34,33 @@ ON_BUCKET = {
     "pruner": [*_LIST, "GetBucketVersioning"],
 }
 EVIDENCE = "*/evidence/*"
-USERS = ("owner", "writer", "reader", "pruner", "evidence")
+USERS = ("owner", "writer", "reader", "pruner", "evidence", "pitr")
+
+
+def allow(user: str, actions: list[str], resource: str, effect: str = "Allow") -> dict[str, Any]:
+    """One statement of a policy."""
+    return {
+        "Effect": effect,
+        "Principal": {"AWS": f"arn:aws:iam:::user/{user}"},
+        "Action": [f"s3:{action}" for action in actions],
+        "Resource": resource,
+    }
+
+
+def pitr_policy() -> dict[str, Any]:
+    """Point-in-time recovery's own bucket: its key reads, writes and hides, and destroys no version."""
+    bucket = f"arn:aws:s3:::{PITR}"
+    statements = [
+        allow("pitr", [*_READ, "PutObject", "DeleteObject", "AbortMultipartUpload"], f"{bucket}/*"),
+        allow("pitr", [*_LIST, "GetBucketVersioning"], bucket),
+        *(allow("owner", ["*"], each) for each in (bucket, f"{bucket}/*")),
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}
 
 
 def policy() -> dict[str, Any]:
     """What each key may do in the bucket; evidence is written below ``evidence/`` alone."""
     bucket = f"arn:aws:s3:::{BUCKET}"
-
-    def allow(user: str, actions: list[str], resource: str, effect: str = "Allow") -> dict[str, Any]:
-        return {
-            "Effect": effect,
-            "Principal": {"AWS": f"arn:aws:iam:::user/{user}"},
-            "Action": [f"s3:{action}" for action in actions],
-            "Resource": resource,
-        }
-
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -122,7 +134,7 @@ def wait() -> None:
 
 
 def main() -> None:
-    """Keys, users, bucket, policy."""
+    """Keys, users, buckets, policies."""
     keys = draw()
     import boto3
 
@@ -134,8 +146,9 @@ def main() -> None:
         "s3", endpoint_url=ENDPOINT, region_name=REGION, verify=CA, aws_access_key_id=keys["owner"]["key_id"],
         aws_secret_access_key=keys["owner"]["secret"],
     )  # fmt: skip
-    owner.create_bucket(Bucket=BUCKET, ObjectLockEnabledForBucket=True)
-    owner.put_bucket_policy(Bucket=BUCKET, Policy=json.dumps(policy()))
+    for bucket, rights in ((BUCKET, policy()), (PITR, pitr_policy())):
+        owner.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+        owner.put_bucket_policy(Bucket=bucket, Policy=json.dumps(rights))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lab import s3
 from tests.integration.world import ROOT, VENV, Done, World, raise_lab, remove_lab
 
 PLAYBOOK = Path(__file__).parent / "pitr.yml"
@@ -94,12 +95,23 @@ class PitrHost:
             self.world.root("chown postgres:postgres /var/lib/pgbackrest && chmod 750 /var/lib/pgbackrest")
 
 
+def bucket_settings(access: s3.Access) -> dict[str, Any]:
+    """The role's settings for a repository in the lab's S3 server, as a user would give them."""
+    place = {
+        "kind": "s3", "endpoint": access.endpoint, "region": access.region, "bucket": s3.PITR_BUCKET, "path": "/pitr/db1",
+        "ca_file": "/etc/slipway/pitr/store-ca.pem",
+    }  # fmt: skip
+    return {
+        "pitr_repository": place, "pitr_repository_ca": access.ca.read_text(), "pitr_key": dict(access.keys["pitr"]),
+    }  # fmt: skip
+
+
 @contextmanager
-def pitr_host(lab: str = "pitrit") -> Iterator[PitrHost]:
-    """A host that was converged once and holds one full backup."""
-    world = raise_lab(lab, image="rung0", acme=False, host="db1")
+def pitr_host(lab: str = "pitrit", *, in_a_bucket: bool = False) -> Iterator[PitrHost]:
+    """A host that was converged once and holds one full backup, in a folder or in the bucket of an S3 host beside it."""
+    world = raise_lab(lab, image="rung0", acme=False, host="db1", beside=[s3.spec()] if in_a_bucket else [])
     try:
-        made = PitrHost(world)
+        made = PitrHost(world, bucket_settings(s3.access(world.lab)) if in_a_bucket else {})
         made.ok()
         made.good("backup", "--type", "full")
         yield made

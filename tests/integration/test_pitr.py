@@ -145,6 +145,7 @@ def test_what_cannot_be_restored_is_one_message_with_what_can(
         assert re.search(r"\d UTC to 20\d\d-", done.stderr), "the range that is possible"
 
 
+@pytest.mark.slow
 def test_archiving_that_fails_is_told_at_the_next_look_and_heals_by_itself(host: PitrHost) -> None:
     with host.repository_away():
         host.switch()
@@ -167,6 +168,7 @@ def test_archiving_that_fails_is_told_at_the_next_look_and_heals_by_itself(host:
     host.good("check")
 
 
+@pytest.mark.slow
 def test_wal_is_given_up_before_the_disk_is_full_and_the_gap_is_told_and_closed(host: PitrHost) -> None:
     with host.repository_away():
         for _ in range(18):  # 256 MB may wait
@@ -238,6 +240,7 @@ def test_the_whole_server_goes_back_and_forth(host: PitrHost) -> None:
     assert recap(host.converge())["changed"] == 0
 
 
+@pytest.mark.slow
 def test_a_restore_that_fails_puts_the_server_back_by_itself(host: PitrHost) -> None:
     host.world.sql("CREATE TABLE stays (i int)")
     then = host.now()
@@ -276,6 +279,7 @@ def test_a_drill_that_was_killed_leaves_a_record_and_nothing_else(host: PitrHost
     assert host.world.root("ls -A /var/lib/slipway/pitr/scratch") == ""
 
 
+@pytest.mark.slow
 def test_another_clusters_repository_is_not_written_to(host: PitrHost) -> None:
     """A server that was installed anew comes up empty; its playbook must not go over the history of the old one."""
     host.world.root(

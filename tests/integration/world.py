@@ -220,12 +220,15 @@ def python_image() -> str:
     return images.ensure("python", quiet)
 
 
-def raise_lab(name: str, *, image: str = "bare", acme: bool = True, ram_mb: int = 2048, host: str = "web1") -> World:
-    """Make (or find) the lab ``name`` with one host of ``image``, and with ``acme`` the services host."""
+def raise_lab(
+    name: str, *, image: str = "bare", acme: bool = True, ram_mb: int = 2048, host: str = "web1",
+    beside: Sequence[HostSpec] = (),
+) -> World:  # fmt: skip
+    """Make (or find) the lab ``name`` with one host of ``image``, with ``acme`` the services host, and ``beside`` others."""
     from lab import services
 
     lab, driver = Lab(name), get_driver()
-    specs = [HostSpec(name=host, image=image, ram_mb=ram_mb, cores=2, aliases=(DOMAIN,))]
+    specs = [HostSpec(name=host, image=image, ram_mb=ram_mb, cores=2, aliases=(DOMAIN,)), *beside]
     if acme:
         specs.append(services.spec())
     made = {one.name: one for one in cli.up(driver, lab, specs, quiet)}
