@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,9 @@ from ..commands import run
 from ..errors import SlipwayError
 
 LOOPBACK = "127.0.0.1"
+_PASSING = re.compile(r"acme:error:(?:malformed - JWS|badNonce|serverInternal)")
+"""Refusals that say nothing on the domain. Caddy 2.6 has a signature refused now and then (mholt/acmez issue 18) and would
+wait a minute; a failed look at the domain is never asked for again here, since authorities count those."""
 
 
 class NotServedError(SlipwayError):
@@ -84,10 +87,13 @@ def check_redirect(domain: str, *, address: str = LOOPBACK, port: int = 80, time
         )  # fmt: skip
 
 
-def wait_for_certificate(domain: str, deadline: float, *, now: datetime.datetime | None = None) -> Certificate:
+def wait_for_certificate(
+    domain: str, deadline: float, *, now: datetime.datetime | None = None, known: str = ""
+) -> Certificate:
     """Ask until ``domain`` has a valid certificate or ``deadline`` (``time.monotonic()``) has passed; at least once.
 
-    Raises NotServedError with the proxy's last words on the domain.
+    ``known``: the error in the proxy's journal that is dealt with already (:func:`newest_error`). Raises NotServedError with
+    the proxy's last words on the domain.
     """
     while True:
         reason = ""
@@ -108,18 +114,28 @@ def wait_for_certificate(domain: str, deadline: float, *, now: datetime.datetime
                 f"let DNS point {domain} at this host and leave ports 80 and 443 open to the world, then run again; "
                 "to go on without: caddy_verify_certificates: false",
             )
+        newest = newest_error(domain)
+        if newest != known and _PASSING.search(newest):
+            known = newest
+            run(["systemctl", "reload", "caddy.service"], check=False)
         time.sleep(0.5)
 
 
 def last_words(domain: str) -> str:
-    """The newest error about ``domain`` in Caddy's journal, cut to 400 characters; empty when there is none."""
+    """What the newest error about ``domain`` in Caddy's journal says, cut to 400 characters; empty when there is none."""
+    line = newest_error(domain)
+    error = re.search(r'"error":"((?:[^"\\]|\\.)*)"', line)
+    return (error[1] if error else line)[:400]
+
+
+def newest_error(domain: str) -> str:
+    """The newest error about ``domain`` in Caddy's journal, as it stands there with its time; empty when there is none."""
     named = re.compile(rf"(?<![\w.-]){re.escape(domain)}(?![\w.-])")
     argv = ["journalctl", "-u", "caddy.service", "-n", "200", "-o", "cat", "--no-pager"]
     lines = run(argv, check=False).stdout.splitlines()
     for line in reversed(lines):
         if named.search(line) and '"level":"error"' in line:
-            error = re.search(r'"error":"((?:[^"\\]|\\.)*)"', line)
-            return (error[1] if error else line)[:400]
+            return line
     return ""
 
 
@@ -138,8 +154,9 @@ def verify(domains: Sequence[str], seconds: float) -> list[Certificate]:
                         "read journalctl -u caddy.service -n 50",
                     ) from error  # fmt: skip
                 time.sleep(0.2)
-    _ask_again_now(domains)
-    return [wait_for_certificate(domain, deadline) for domain in domains]
+    known = {domain: newest_error(domain) for domain in domains if not _has_certificate(domain)}
+    _ask_again_now(domains, known)
+    return [wait_for_certificate(domain, deadline, known=known.get(domain, "")) for domain in domains]
 
 
 def _has_certificate(domain: str) -> bool:
@@ -150,19 +167,20 @@ def _has_certificate(domain: str) -> bool:
     return True
 
 
-def _ask_again_now(domains: Sequence[str]) -> None:
+def _ask_again_now(domains: Sequence[str], without: Mapping[str, str]) -> None:
     """Where an earlier attempt at a domain's certificate has failed, have Caddy try again at once.
+
+    ``without``: the domains that have none, with the newest error about each.
 
     By itself it waits longer after each failure, up to hours: too long for someone who has just mended their DNS.
     While no domain at all is served a restart disturbs nobody, and is the better choice after a reload: HTTP/3 of
     Caddy 2.6 knows only the certificates of the configuration that the process began with.
     """
-    without = [domain for domain in domains if not _has_certificate(domain)]
     if not without:
         return
     if len(without) == len(domains) and _was_reloaded():
         run(["systemctl", "restart", "caddy.service"], check=False)  # the wait that follows decides
-    elif any(last_words(domain) for domain in without):
+    elif any(without.values()):
         run(["systemctl", "reload", "caddy.service"], check=False)  # likewise
 
 
