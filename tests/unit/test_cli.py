@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,17 @@ def test_two_versions_are_kept_and_the_link_moves(tmp_path: Path) -> None:
     folders = [path for path in (tmp_path / "lib").iterdir() if not path.is_symlink()]
     assert len(folders) == 2
     assert (tmp_path / "lib/current/slipway/__init__.py").read_bytes() == b"3"
+
+
+def test_units_of_other_users_read_the_library_whatever_the_umask(tmp_path: Path) -> None:
+    files = agentfiles.read(PACKAGE)
+    before = os.umask(0o077)
+    try:
+        agentfiles.install(files, agentfiles.version(files), tmp_path / "lib", tmp_path / "slipway")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "lib", tmp_path / "lib/current/slipway", tmp_path / "lib/current/slipway/backup"):
+        assert path.stat().st_mode & 0o777 == 0o755, path
 
 
 def test_archive_that_is_not_what_was_announced_is_refused(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def installed(wanted: str, home: Path = HOME, command: Path = COMMAND) -> bool:
         script = command.read_text(encoding="utf-8")
     except OSError:
         return False
-    executable = command.stat().st_mode & 0o777 == 0o755
+    executable = command.stat().st_mode & 0o777 == 0o755 and home.stat().st_mode & 0o777 == 0o755
     return executable and script == SCRIPT.format(home=home) and version(read(home / wanted / "slipway")) == wanted
 
 
@@ -96,6 +96,7 @@ def install(files: Mapping[str, bytes], wanted: str, home: Path = HOME, command:
     if version(files) != wanted:
         raise AgentError("The agent's files are not the version that was announced", wanted, "run the playbook again")
     home.mkdir(mode=0o755, parents=True, exist_ok=True)
+    home.chmod(0o755)  # a hardened host's umask is 027, and the units have users of their own
     staged = home / f".{wanted}.new"
     shutil.rmtree(staged, ignore_errors=True)
     for name, content in files.items():
