@@ -148,7 +148,10 @@ def _cost(costs: dict[str, Cost]) -> list[Figure]:
         Figure("the same into a bucket / plain tools: CPU", (bucket.cpu - hashing.cpu) / plain.cpu, ""),
         Figure("backup run / gzip: CPU of the programs", single.programs / gzip.programs, "", 1 / 2.5),
         Figure(
-            "backup run without its hashing / gzip: CPU with the server's", (single.cpu - hashing.cpu) / gzip.cpu, ""
+            "backup run without its hashing / gzip: CPU with the server's",
+            (single.cpu - hashing.cpu) / gzip.cpu,
+            "",
+            1 / 2.5,
         ),
         Figure("snapshot held, one stream", single.told.get("held_ms", 0) / 1000, "s"),
     ]
