@@ -240,7 +240,6 @@ def test_the_whole_server_goes_back_and_forth(host: PitrHost) -> None:
     assert recap(host.converge())["changed"] == 0
 
 
-@pytest.mark.slow
 def test_a_restore_that_fails_puts_the_server_back_by_itself(host: PitrHost) -> None:
     host.world.sql("CREATE TABLE stays (i int)")
     then = host.now()
@@ -279,7 +278,6 @@ def test_a_drill_that_was_killed_leaves_a_record_and_nothing_else(host: PitrHost
     assert host.world.root("ls -A /var/lib/slipway/pitr/scratch") == ""
 
 
-@pytest.mark.slow
 def test_another_clusters_repository_is_not_written_to(host: PitrHost) -> None:
     """A server that was installed anew comes up empty; its playbook must not go over the history of the old one."""
     host.world.root(
