@@ -185,7 +185,9 @@ def demo(driver: Driver, stages: Stages) -> Result:
         specs = [HostSpec(name=HOST, image="bare", ram_mb=2048, cores=2, aliases=(SITE,)), services.spec()]
         cli.up(driver, lab, specs, stages.detail)
         host, acme = cli.find(driver, lab, [HOST, SERVICES_HOST])
-        stages.detail("waiting for the S3 server")
+        stages.detail(
+            "waiting for the S3 server" + (", whose image is being built (a minute or two)" if "s3" in built else "")
+        )
         store.result()
         stage.outcome = f"{host.ip}, {host.ram_mb} MB, {host.cores} cores" + (
             ", there already" if HOST in there else ""
