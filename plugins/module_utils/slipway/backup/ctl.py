@@ -53,10 +53,7 @@ def add(commands: Any) -> None:
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
-    made.add_argument("--json", action="store_true", help="for programs")
-    made.add_argument("--config", type=Path, default=config.FILE, help=argparse.SUPPRESS)
-    return made
+    return unit.verb(verbs, name, text, config.FILE)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -220,17 +217,8 @@ def _verify(settings: Config, arguments: argparse.Namespace) -> int:
     left = [f"{settings.host}/{setupcheck.FOLDER}/{name}", *found.left]
     if arguments.json:
         shown = [{**each.__dict__, "good": each.good} for each in tries]
-        print(
-            json.dumps(
-                {
-                    "good": good,
-                    "tries": shown,
-                    "notes": found.notes,
-                    "left": left,
-                    "locked_until": found.until.isoformat(),
-                }
-            )
-        )
+        until = found.until.isoformat()
+        print(json.dumps({"good": good, "tries": shown, "notes": found.notes, "left": left, "locked_until": until}))
     else:
         held = f", the locked ones until {found.until:%H:%M:%S} UTC" if found.left else ""
         _say("\n".join([setupcheck.render(tries), *found.notes]))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pwd
@@ -27,6 +28,14 @@ class UnitError(SlipwayError):
 def login() -> str:
     """Who is behind this process: the name before sudo, else the user's own."""
     return os.environ.get("SUDO_USER") or pwd.getpwuid(os.getuid()).pw_name
+
+
+def verb(verbs: Any, name: str, text: str, config: Path) -> argparse.ArgumentParser:
+    """A verb of a command of ours, with the options that all of them take; ``config``: the file of its settings."""
+    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
+    made.add_argument("--json", action="store_true", help="for programs")
+    made.add_argument("--config", type=Path, default=config, help=argparse.SUPPRESS)
+    return made
 
 
 def told(work: Callable[[], int], *, as_json: bool) -> int:

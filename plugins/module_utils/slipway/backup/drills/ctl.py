@@ -50,9 +50,7 @@ def add(commands: Any) -> None:
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
-    made.add_argument("--json", action="store_true", help="for programs")
-    made.add_argument("--config", type=Path, default=config.FILE, help=argparse.SUPPRESS)
+    made = unit.verb(verbs, name, text, config.FILE)
     made.add_argument("--state", type=Path, default=config.DRILLS, help=argparse.SUPPRESS)
     return made
 

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from ...commands import run
@@ -83,10 +82,7 @@ def add(commands: Any) -> None:
 
 
 def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
-    made.add_argument("--json", action="store_true", help="for programs")
-    made.add_argument("--config", type=Path, default=pitr_conf.FILE, help=argparse.SUPPRESS)
-    return made
+    return unit.verb(verbs, name, text, pitr_conf.FILE)
 
 
 def main(arguments: argparse.Namespace) -> int:

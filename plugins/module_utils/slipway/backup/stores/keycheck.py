@@ -13,9 +13,9 @@ from typing import Any
 
 from . import setupcheck
 from .s3 import S3Store
-from .setupcheck import ALLOWED, LOCKED_FOR, REFUSED, Tried, sweep
+from .setupcheck import ALLOWED, LOCKED_FOR, REFUSED, Tried, sweep, tried
 from .setupcheck import FOLDER as _FOLDER
-from .store import AccessError, Lock, Sent, StoreError
+from .store import Lock, Sent
 
 
 @dataclass
@@ -82,9 +82,9 @@ class _Probes:
 def _writer(store: S3Store, at: _Probes, verdict: Verdict) -> list[Tried]:
     tries = setupcheck.writer(store, at.host, at.name)
     tries.append(
-        _try("destroy what another wrote", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null"))
+        tried("destroy what another wrote", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null"))
     )
-    hides = _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=at.bait.key))
+    hides = tried("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=at.bait.key))
     if hides.good or hides.found == ALLOWED:
         verdict.notes.append(
             "the writer's key can hide names, which destroys nothing: listings go by versions" if not hides.good
@@ -95,31 +95,31 @@ def _writer(store: S3Store, at: _Probes, verdict: Verdict) -> list[Tried]:
 
 def _reader(store: S3Store, at: _Probes, _verdict: Verdict) -> list[Tried]:
     return [
-        _try("read an object", ALLOWED, lambda: list(store.read(at.probe.key, version=at.probe.version))),
-        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{at.host}/")), None)),
+        tried("read an object", ALLOWED, lambda: list(store.read(at.probe.key, version=at.probe.version))),
+        tried("list versions", ALLOWED, lambda: next(iter(store.versions(f"{at.host}/")), None)),
         *_no_writing(store, f"{at.host}/{_FOLDER}/{at.name}.reader"),
-        _try("destroy", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
-        _try("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=at.bait.key)),
+        tried("destroy", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
+        tried("hide", REFUSED, lambda: store.call("delete_object", "hiding a probe", Key=at.bait.key)),
     ]
 
 
 def _evidence(store: S3Store, at: _Probes, _verdict: Verdict) -> list[Tried]:
     return [
-        _try(
+        tried(
             "write below evidence/", ALLOWED, lambda: store.put(f"{at.host}/evidence/{_FOLDER}-{at.name}", b"a probe\n")
         ),
-        _try("write elsewhere", REFUSED, lambda: store.put(f"{at.host}/{_FOLDER}/{at.name}.evidence", b"a probe\n")),
-        _try("destroy", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
+        tried("write elsewhere", REFUSED, lambda: store.put(f"{at.host}/{_FOLDER}/{at.name}.evidence", b"a probe\n")),
+        tried("destroy", REFUSED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
     ]
 
 
 def _pruner(store: S3Store, at: _Probes, _verdict: Verdict) -> list[Tried]:
     """Last of all: it may destroy, and does."""
     return [
-        _try("list versions", ALLOWED, lambda: next(iter(store.versions(f"{at.host}/")), None)),
-        _try("read an object", ALLOWED, lambda: list(store.read(at.probe.key, version=at.probe.version))),
+        tried("list versions", ALLOWED, lambda: next(iter(store.versions(f"{at.host}/")), None)),
+        tried("read an object", ALLOWED, lambda: list(store.read(at.probe.key, version=at.probe.version))),
         *_no_writing(store, f"{at.host}/{_FOLDER}/{at.name}.pruner"),
-        _try("destroy a version", ALLOWED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
+        tried("destroy a version", ALLOWED, lambda: store.delete(at.bait.key, at.bait.version or "null")),
     ]
 
 
@@ -129,8 +129,8 @@ def _no_writing(store: S3Store, key: str) -> list[Tried]:
             pass
 
     return [
-        _try("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
-        _try("begin an upload in parts", REFUSED, upload),
+        tried("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
+        tried("begin an upload in parts", REFUSED, upload),
     ]
 
 
@@ -149,7 +149,7 @@ def _locked(owner: S3Store, keys: Mapping[str, S3Store], verdict: Verdict, key: 
         how = "in parts" if probe.endswith("-parts") else "in one go"
         verdict.tries.append(("writer", Tried(f"have a lock on what it sends {how}", ALLOWED, state)))
         if "reader" in keys:
-            looks = _try("see the lock of an object", ALLOWED, lambda probe=probe: keys["reader"].locked(probe))  # type: ignore[misc]
+            looks = tried("see the lock of an object", ALLOWED, lambda probe=probe: keys["reader"].locked(probe))  # type: ignore[misc]
             verdict.tries.append(("reader", looks))
         if held is not None:
             verdict.tries += _breaking(keys, {"Key": probe, "VersionId": version}, lock)
@@ -171,7 +171,7 @@ def _breaking(keys: Mapping[str, S3Store], about: Mapping[str, str], lock: Lock)
                 "put_object_retention", "a locked probe", **about, Retention=shorter, BypassGovernanceRetention=True
             ),
         }
-        tries += [(purpose, _try(what, REFUSED, attempt)) for what, attempt in attempts.items()]
+        tries += [(purpose, tried(what, REFUSED, attempt)) for what, attempt in attempts.items()]
     return tries
 
 
@@ -180,18 +180,10 @@ def revoked(store: S3Store, host: str, name: str) -> list[Tried]:
     key = f"{host}/{_FOLDER}/{name}.old"
     record = f"{host}/evidence/{_FOLDER}-{name}.old"
     return [
-        _try("list versions", REFUSED, lambda: next(iter(store.versions(f"{host}/")), None)),
-        _try("read an object", REFUSED, lambda: store.head(key)),
-        _try("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
-        _try("write below evidence/", REFUSED, lambda: store.put(record, b"a probe\n")),  # all that the drills' key may
+        tried("list versions", REFUSED, lambda: next(iter(store.versions(f"{host}/")), None)),
+        tried("read an object", REFUSED, lambda: store.head(key)),
+        tried("write an object", REFUSED, lambda: store.put(key, b"a probe\n")),
+        tried(
+            "write below evidence/", REFUSED, lambda: store.put(record, b"a probe\n")
+        ),  # all that the drills' key may
     ]
-
-
-def _try(what: str, expected: str, attempt: Callable[[], object]) -> Tried:
-    try:
-        attempt()
-    except AccessError:
-        return Tried(what, expected, REFUSED)
-    except StoreError as error:
-        return Tried(what, expected, str(error))
-    return Tried(what, expected, ALLOWED)

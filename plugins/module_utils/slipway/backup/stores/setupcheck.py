@@ -73,20 +73,20 @@ def locks(store: S3Store, host: str, name: str, lock: Lock) -> Locks:
         ("lock what it writes", whole, lambda: store.put(whole, _PROBE, lock=lock).version),
         ("lock what it uploads in parts", parts, lambda: _in_parts(store, parts, lock)),
     ):
-        tried = _try(what, ALLOWED, lambda key=key, attempt=attempt: versions.update({key: attempt()}))  # type: ignore[misc]
-        made.tries.append(tried)
-        if tried.good:
+        came = tried(what, ALLOWED, lambda key=key, attempt=attempt: versions.update({key: attempt()}))  # type: ignore[misc]
+        made.tries.append(came)
+        if came.good:
             made.left.append(key)
     if parts in versions:
-        early = _try("", ALLOWED, lambda: store.lock(parts, shorter, version=versions[parts]))
-        later = _try("set a lock afterwards", ALLOWED, lambda: store.lock(parts, replace(lock, until=made.until), version=versions[parts]))  # fmt: skip
+        early = tried("", ALLOWED, lambda: store.lock(parts, shorter, version=versions[parts]))
+        later = tried("set a lock afterwards", ALLOWED, lambda: store.lock(parts, replace(lock, until=made.until), version=versions[parts]))  # fmt: skip
         made.tries.append(later)
         if early.good:
             made.notes.append(FORGETS)
         if not later.good:
             made.notes.append(UNABLE)
     made.tries += [
-        _try(f"shorten the lock of what it {how}", REFUSED, lambda key=key: store.lock(key, shorter, version=versions[key]))  # type: ignore[misc]
+        tried(f"shorten the lock of what it {how}", REFUSED, lambda key=key: store.lock(key, shorter, version=versions[key]))  # type: ignore[misc]
         for key, how in ((whole, "wrote"), (parts, "uploaded in parts")) if key in versions
     ]  # fmt: skip
     return made
@@ -137,21 +137,22 @@ def writer(store: Store, host: str, name: str) -> list[Tried]:
         with store.upload(f"{key}.parts", part_size=SMALLEST_PART, concurrency=1):
             pass  # begun and aborted
 
-    tries = [_try("write an object", ALLOWED, put), _try("begin and abort an upload in parts", ALLOWED, upload)]
+    tries = [tried("write an object", ALLOWED, put), tried("begin and abort an upload in parts", ALLOWED, upload)]
     if not sent:
         return tries
     version = sent[0].version or "null"
     return [
         *tries,
-        _try("read what it wrote", REFUSED, lambda: b"".join(store.read(key))),
-        _try("see whether an object is there", REFUSED, lambda: store.head(key)),
-        _try("list objects", REFUSED, lambda: next(iter(store.entries(f"{host}/")), None)),
-        _try("list versions", REFUSED, lambda: next(iter(store.versions(f"{host}/")), None)),
-        _try("destroy what it wrote", REFUSED, lambda: store.delete(key, version)),
+        tried("read what it wrote", REFUSED, lambda: b"".join(store.read(key))),
+        tried("see whether an object is there", REFUSED, lambda: store.head(key)),
+        tried("list objects", REFUSED, lambda: next(iter(store.entries(f"{host}/")), None)),
+        tried("list versions", REFUSED, lambda: next(iter(store.versions(f"{host}/")), None)),
+        tried("destroy what it wrote", REFUSED, lambda: store.delete(key, version)),
     ]
 
 
-def _try(what: str, expected: str, attempt: Callable[[], Any]) -> Tried:
+def tried(what: str, expected: str, attempt: Callable[[], object]) -> Tried:
+    """What came of trying; any other error of the store is told in its place."""
     try:
         attempt()
     except AccessError:
