@@ -8,6 +8,8 @@ without being told otherwise.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import InputError
@@ -15,6 +17,8 @@ from .model import AppShape, AppSizing, PgBouncerSizing
 
 FIRST_WORKER_MB, NEXT_WORKER_MB = 128, 96
 """Least memory limit an app may get by the rule: for its first worker, and for each further one."""
+JOB_CLIENTS = 2
+"""Client connections of a background container: the one that it works on, and a spare."""
 CLIENTS_LEAST = 3
 """Client connections that a worker should have at least, in each of its two colours."""
 BASE_CAP_MB, WORKER_CAP_MB = 128, 512
@@ -32,7 +36,17 @@ def switch_mb(limits: list[int]) -> int:
 
 
 def _least(apps: list[AppShape]) -> int:
-    return switch_mb([app.memory_mb or least_memory_mb(app.workers or 1) for app in apps])
+    return switch_mb([(app.memory_mb or least_memory_mb(app.workers or 1)) + app.jobs_mb for app in apps])
+
+
+def job_clients(apps: tuple[AppShape, ...]) -> int:
+    """Client connections of all background containers, in both colours."""
+    return 2 * JOB_CLIENTS * sum(app.job_count for app in apps if app.database)
+
+
+def job_containers(apps: tuple[AppShape, ...]) -> int:
+    """How many background containers may stand at once: all, and those of one app twice during its switch."""
+    return switch_mb([app.job_count for app in apps])
 
 
 def with_workers(apps: tuple[AppShape, ...], *, cores: int, left_mb: int, admitted: int) -> tuple[AppShape, ...]:
@@ -83,7 +97,7 @@ def _limits(apps: tuple[AppShape, ...], left_mb: int) -> list[int]:
     least = {i: least_memory_mb(app.workers or 1) for i, app in enumerate(apps)}
     share = 0
     while len(fixed) < len(apps):
-        share = _share(left_mb, list(fixed.values()), len(apps) - len(fixed))
+        share = _share(left_mb, fixed, [app.jobs_mb for app in apps])
         above = [i for i in least if i not in fixed and least[i] > share]
         if not above:
             break
@@ -91,12 +105,18 @@ def _limits(apps: tuple[AppShape, ...], left_mb: int) -> list[int]:
     return [fixed.get(i) or min(share, BASE_CAP_MB + WORKER_CAP_MB * (app.workers or 1)) for i, app in enumerate(apps)]
 
 
-def _share(left_mb: int, fixed: list[int], parts: int) -> int:
-    """The largest equal limit for ``parts`` apps beside those with ``fixed`` ones, the largest of all counted twice."""
-    rest = left_mb - sum(fixed)
-    share = rest // (parts + 1)
-    largest = max(fixed, default=0)
-    return share if share >= largest else (rest - largest) // parts
+def _share(left_mb: int, fixed: Mapping[int, int], jobs: list[int]) -> int:
+    """The largest equal limit for the apps that have no ``fixed`` one; ``jobs`` is what each app's background work takes.
+
+    All of them and the largest app, its jobs counted in, a second time must fit into ``left_mb``; 0 where nothing does.
+    """
+    sizes = range(max(0, left_mb) + 1)
+    return (
+        bisect_right(
+            sizes, left_mb, key=lambda mb: switch_mb([fixed.get(i, mb) + extra for i, extra in enumerate(jobs)])
+        )
+        - 1
+    )
 
 
 def share_out(total: int, parts: int) -> list[int]:
@@ -167,9 +187,26 @@ def size_apps(
                 client_overflow=overflow if app.database else 0,
                 server_pool=server_pool,
                 session_pool=session_pool,
+                jobs=app.jobs,
             )
         )
+        if pools and app.database and app.jobs:
+            _room_for_requests(app, server_pool)
     return tuple(sized)
+
+
+def _room_for_requests(app: AppShape, server_pool: int) -> None:
+    """A job that runs in a transaction keeps its connection to the end, and in a switch both colours have theirs.
+
+    Raises InputError where they could take every connection, for then no request is answered.
+    """
+    if 2 * app.job_count >= server_pool:
+        raise InputError(
+            f"The {app.job_count} background containers of app {app.name} may keep all of its {server_pool} pooled connections "
+            "to the database busy while a release is switched",
+            f"at most {(server_pool - 1) // 2} of them",
+            f"lower count in jobs of {app.name}, raise pool_size, or take a plan with more cores",
+        )
 
 
 def app_warnings(apps: tuple[AppSizing, ...], cores: int) -> list[str]:
@@ -177,6 +214,12 @@ def app_warnings(apps: tuple[AppSizing, ...], cores: int) -> list[str]:
     found = []
     for app in apps:
         least = least_memory_mb(app.workers)
+        count = sum(job.count for job in app.jobs)
+        if count > 4 * cores:
+            found.append(
+                f"App {app.name} has {count} background containers on {cores} core{'s' if cores > 1 else ''}: more than 4 x cores "
+                "mostly wait, unless their work is waiting for others."
+            )
         if app.memory_mb < least:
             found.append(
                 f"App {app.name} has {app.memory_mb} MB for {app.workers} workers, less than {least} MB: "

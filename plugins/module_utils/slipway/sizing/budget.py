@@ -83,9 +83,12 @@ def system_lines(plan_mb: int, measured_mb: int) -> list[Line]:
     return lines
 
 
-def docker_mb(apps: int) -> int:
-    """dockerd and containerd 110 MB, and a shim and port proxies of 12 MB for each app and for one second colour."""
-    return 110 + 12 * (apps + 1) if apps else 110
+def docker_mb(apps: int, jobs: int = 0) -> int:
+    """dockerd and containerd 110 MB, and a shim and port proxies of 12 MB for each app and for one second colour.
+
+    ``jobs``: background containers, those of the second colour counted in; a shim each.
+    """
+    return 110 + 12 * (apps + 1 + jobs) if apps else 110
 
 
 CADDY_MB = 64

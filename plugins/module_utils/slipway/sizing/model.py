@@ -12,8 +12,40 @@ from .budget import Budget
 from .settings import NEWEST_MAJOR, OLDEST_MAJOR, whole_number
 
 SHARED, DEDICATED = "shared", "dedicated"
+JOB_MEMORY_MB = 256
+"""One Python process with an application loaded, and room for its work."""
 DISK_MINIMUM_MB = 6144
 """Base system and packages 2.5 GB, images of a few releases 1.5 GB, WAL and a first database 2 GB."""
+
+
+@dataclass(frozen=True)
+class JobShape:
+    """One background job of an app: in how many containers it runs, and the memory limit of each."""
+
+    name: str
+    count: int = 1
+    memory_mb: int = JOB_MEMORY_MB
+
+    def __post_init__(self) -> None:
+        for field in ("count", "memory_mb"):
+            if getattr(self, field) < 1:
+                raise InputError(
+                    f"Job {self.name} has {field}: {getattr(self, field)}", "1 or more", f"correct {field}"
+                )
+
+    @classmethod
+    def from_mapping(cls, app: object, job: Mapping[str, Any]) -> JobShape:
+        """From an entry of an app's ``jobs``; what is missing has its default, other keys are not looked at."""
+
+        def number(field: str, default: int) -> int:
+            raw = job.get(field)
+            return default if raw is None else whole_number(f"{field} of job {job.get('name')} of app {app}", raw)
+
+        if not job.get("name"):
+            raise InputError(
+                f"A job of app {app} has no name", "a name for each entry of jobs", "add name: to the entry"
+            )
+        return cls(str(job["name"]), number("count", 1), number("memory_mb", JOB_MEMORY_MB))
 
 
 @dataclass(frozen=True)
@@ -21,7 +53,7 @@ class AppShape:
     """One app as the user wants it. None means: by the rule.
 
     ``workers``: processes. ``concurrency``: requests at once for each worker. ``memory_mb``: limit of its container.
-    ``database``: whether it talks to the database, and so needs a pool.
+    ``database``: whether it talks to the database, and so needs a pool. ``jobs``: its background workers.
     """
 
     name: str
@@ -29,6 +61,17 @@ class AppShape:
     concurrency: int | None = None
     memory_mb: int | None = None
     database: bool = True
+    jobs: tuple[JobShape, ...] = ()
+
+    @property
+    def job_count(self) -> int:
+        """How many background containers it has."""
+        return sum(job.count for job in self.jobs)
+
+    @property
+    def jobs_mb(self) -> int:
+        """What they may take together."""
+        return sum(job.count * job.memory_mb for job in self.jobs)
 
     def __post_init__(self) -> None:
         for field in ("workers", "concurrency", "memory_mb"):
@@ -52,6 +95,7 @@ class AppShape:
             concurrency=number("concurrency"),
             memory_mb=number("memory_mb"),
             database=bool(app.get("database", True)),
+            jobs=tuple(JobShape.from_mapping(app["name"], job) for job in app.get("jobs") or ()),
         )
 
 
@@ -147,6 +191,12 @@ class AppSizing:
     client_overflow: int
     server_pool: int
     session_pool: int
+    jobs: tuple[JobShape, ...] = ()
+
+    @property
+    def jobs_mb(self) -> int:
+        """What its background containers may take together."""
+        return sum(job.count * job.memory_mb for job in self.jobs)
 
     @property
     def max_requests(self) -> int:

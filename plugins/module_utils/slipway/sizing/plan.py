@@ -27,7 +27,15 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import InputError, SlipwayError, UnknownNameError
-from .apps import app_warnings, fair_workers, least_apps_mb, size_apps, with_workers
+from .apps import (
+    app_warnings,
+    fair_workers,
+    job_clients,
+    job_containers,
+    least_apps_mb,
+    size_apps,
+    with_workers,
+)
 from .bounds import CONNECTIONS_KEPT, override_warnings
 from .budget import (
     CADDY_MB,
@@ -210,7 +218,14 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
 def _service_lines(host: HostShape, clients: int) -> list[Line]:
     lines = []
     if host.role == SHARED:
-        lines.append(Line("docker", "Docker engine", docker_mb(len(host.apps)), "dockerd, containerd, shims"))
+        lines.append(
+            Line(
+                "docker",
+                "Docker engine",
+                docker_mb(len(host.apps), job_containers(host.apps)),
+                "dockerd, containerd, shims",
+            )
+        )
         lines.append(Line("caddy", "Caddy", CADDY_MB))
     if host.pooler:
         lines.append(Line("pgbouncer", "PgBouncer", pgbouncer_mb(clients), f"{clients} clients"))
@@ -231,6 +246,7 @@ def _apps(
         admitted = pools.max_client_conn - pools.session_pool_size - CONNECTIONS_KEPT
     else:
         admitted = connections - CONNECTIONS_KEPT
+    admitted -= job_clients(apps)
     with_counts = with_workers(apps, cores=host.cores, left_mb=left, admitted=admitted)
     share = fair_workers(len(apps), host.cores)
     for before, after in zip(apps, with_counts, strict=True):
@@ -246,9 +262,14 @@ def _app_lines(apps: tuple[AppSizing, ...]) -> list[Line]:
         Line("apps", f"app {app.name}", app.memory_mb, f"{app.workers} worker{'s' if app.workers > 1 else ''}")
         for app in apps
     ]
+    lines += [
+        Line("apps", f"job {job.name} of {app.name}", job.count * job.memory_mb, f"{job.count} x {job.memory_mb} MB")
+        for app in apps
+        for job in app.jobs
+    ]
     if apps:
-        largest = max(apps, key=lambda app: app.memory_mb)
-        lines.append(Line("apps", "second colour in a switch", largest.memory_mb, "one app switches at a time"))
+        second = max(app.memory_mb + app.jobs_mb for app in apps)
+        lines.append(Line("apps", "second colour in a switch", second, "one app switches at a time"))
     return lines
 
 
@@ -271,6 +292,9 @@ def _refusal(sizing: Sizing, overrides: Mapping[str, object] | None) -> DoesNotF
     by_rule = tuple(replace(app, workers=None, memory_mb=None) for app in host.apps)
     if given and _fits(replace(host, apps=by_rule), overrides):
         ways.append(f"lower workers or memory_mb of {', '.join(given)}")
+    without_jobs = tuple(replace(app, jobs=()) for app in host.apps)
+    if without_jobs != host.apps and _fits(replace(host, apps=without_jobs), overrides):
+        ways.append(f"lower count or memory_mb in jobs of {', '.join(app.name for app in host.apps if app.jobs)}")
     if len(host.apps) > 1 and _fits(replace(host, apps=by_rule[:1]), overrides):
         ways.append("put fewer apps on this host")
     return DoesNotFitError(
