@@ -26,7 +26,7 @@ options:
   phase:
     description: The phase to wait for. Empty waits for the end.
     type: str
-    choices: ["", image, release_command, start, health, switch, drain, cleanup, watch]
+    choices: ["", image, release_command, start, health, jobs, switch, drain, cleanup, watch]
     default: ""
   seconds: {description: How long one look waits. The action plugin fills it in., type: float, default: 7200}
   told: {description: How many ended phases are known already. The action plugin fills it in., type: int, default: 0}
@@ -67,7 +67,7 @@ from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_ad
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import ctl as appctl
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.releases import Store
 
-PHASES = ["", "image", "release_command", "start", "health", "switch", "drain", "cleanup", "watch"]
+PHASES = ["", "image", "release_command", "start", "health", "jobs", "switch", "drain", "cleanup", "watch"]
 
 
 # A look that has something to tell waits this long for more: most phases of a deploy are over in a second.

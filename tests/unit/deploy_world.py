@@ -14,164 +14,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slipway.commands import CommandError, Outcome
-from slipway.deploy import colours, releases
+from slipway.commands import CommandError
+from slipway.deploy import colours, compose, releases
 from slipway.deploy import spec as appspec
 from slipway.deploy.colours import World
-from slipway.deploy.docker import Running
 from slipway.deploy.engine import Engine
 from slipway.deploy.probe import Answer
 from slipway.deploy.releases import Store
 from slipway.deploy.state import Request
 from slipway.deploy.switch import Route
 
+from tests.unit.deploy_docker import FakeDocker, Fuse, Killed
+
 IMAGE = {"source": "registry", "reference": "registry.example.com/notes:1"}
 
 
+__all__ = ["FakeClock", "FakeDocker", "FakeHost", "FakeProbe", "FakeSwitch", "Fuse", "Killed", "serving", "watched"]
 _WRITE = releases.write
-
-
-class Killed(BaseException):
-    """SIGKILL, a power cut: nothing runs any more, no handler either."""
-
-
-@dataclass
-class Fuse:
-    """Counts steps and kills at one of them; what is dead stays dead until :meth:`renew`."""
-
-    at: int | None = None
-    steps: int = 0
-    dead: bool = False
-
-    def step(self) -> None:
-        """One step further, or the end."""
-        if self.dead:
-            raise Killed
-        self.steps += 1
-        if self.steps == self.at:
-            self.dead = True
-            raise Killed
-
-    def renew(self) -> None:
-        """The machine is back, and nothing kills it any more."""
-        self.at, self.dead = None, False
-
-
-@dataclass
-class Container:
-    """One container: the labels and address of its Compose file."""
-
-    release: str
-    address: str
-    image: str
-    pid: int
-    running: bool = True
-    restarts: int = 0
-    exit_code: int = 0
-    kept: bool = False
-
-
-@dataclass
-class FakeDocker:
-    """An engine in memory. ``sick`` holds releases' tags that never get healthy, ``dying`` those whose container stops."""
-
-    fuse: Fuse
-    images: dict[str, str] = field(default_factory=dict)
-    remote: dict[str, str] = field(default_factory=dict)
-    containers: dict[str, Container] = field(default_factory=dict)
-    release_code: int = 0
-    dying: set[str] = field(default_factory=set)
-    ran: list[str] = field(default_factory=list)
-    pids: int = 100
-
-    @contextlib.contextmanager
-    def _effect(self) -> Iterator[None]:
-        """Killed before it, or after it."""
-        self.fuse.step()
-        yield
-        self.fuse.step()
-
-    def image_id(self, reference: str) -> str | None:
-        return self.images.get(reference)
-
-    def digest(self, reference: str) -> str:
-        return ""
-
-    def pull(self, reference: str) -> None:
-        if reference not in self.remote:
-            raise CommandError(f"docker pull: manifest for {reference} not found")
-        with self._effect():
-            self.images[reference] = self.remote[reference]
-
-    def load(self, archive: Path) -> None:
-        with self._effect():
-            self.images[archive.read_text()] = f"sha256:{archive.read_text()}"
-
-    def build(self, context: Path, reference: str, dockerfile: str, args: dict[str, str], target: str) -> None:
-        with self._effect():
-            self.images[reference] = f"sha256:{context.read_text()}"
-
-    def tag(self, image: str, reference: str) -> None:
-        with self._effect():
-            self.images[reference] = image
-
-    def untag(self, reference: str) -> None:
-        with self._effect():
-            self.images.pop(reference, None)
-
-    def tags(self, app: str) -> dict[str, str]:
-        prefix = f"slipway/{app}:"
-        return {name.removeprefix(prefix): one for name, one in self.images.items() if name.startswith(prefix)}
-
-    def network(self, name: str) -> str | None:
-        return "10.213.87.0/24"
-
-    def up(self, project: str, file: Path) -> None:
-        web = json.loads(file.read_text())["services"]["web"]
-        name, address = web["container_name"], web["networks"]["apps"]["ipv4_address"]
-        if web["image"] not in self.images:
-            raise CommandError(f"No such image: {web['image']}")
-        if any(other != name and one.address == address for other, one in self.containers.items()):
-            raise CommandError("Address already in use")
-        with self._effect():
-            self.pids += 1
-            release = web["labels"]["slipway.release"]
-            container = Container(release, address, self.images[web["image"]], self.pids)
-            if any(release.endswith(one) for one in self.dying):
-                container.running, container.exit_code = False, 3
-            self.containers[name] = container
-
-    def keep(self, container: str) -> None:
-        with self._effect():
-            self.containers[container].kept = True
-
-    def run_release(self, project: str, file: Path, container: str, timeout: float) -> Outcome:
-        with self._effect():
-            self.ran.append(container)
-            return Outcome(("migrate",), self.release_code, "migrating with planted-secret", "")
-
-    def stop(self, container: str, grace_seconds: int) -> None:
-        with self._effect():
-            if container in self.containers:
-                self.containers[container].running = False
-
-    def remove(self, container: str) -> None:
-        with self._effect():
-            self.containers.pop(container, None)
-
-    def inspect(self, container: str) -> Running | None:
-        self.fuse.step()
-        one = self.containers.get(container)
-        if one is None:
-            return None
-        return Running(one.running, one.pid if one.running else 0, one.exit_code, one.restarts, one.image, one.release)
-
-    def logs(self, container: str, lines: int) -> list[str]:
-        return ["no configuration", "the key is planted-secret"] if container in self.containers else []
-
-    def serving(self) -> list[str]:
-        """Names of the containers that run."""
-        return sorted(name for name, one in self.containers.items() if one.running)
 
 
 @dataclass
@@ -333,14 +192,17 @@ class FakeHost:
         assert state.deploy.over
         assert self.store.request() is None
         if state.current is None:
-            assert self.docker.serving() == []
+            assert self.docker.containers == {}
             assert self.switch.routes == []
             return
         name = f"slipway_notes_{state.current.colour}"
         assert self.docker.serving() == [name]
-        assert list(self.docker.containers) == [name]
+        spec, _ = self.store.content(state.current.release)
+        jobs = sorted(compose.job_containers(spec, state.current.colour))
+        assert sorted(self.docker.containers) == sorted([name, *jobs])
+        assert self.docker.working() == ({state.current.release: jobs} if jobs else {})
+        assert all(one.kept for one in self.docker.containers.values()), "Docker would not start it again"
         assert self.docker.containers[name].release == state.current.release
-        assert self.docker.containers[name].kept, "Docker would not start it again"
         assert [route.address for route in self.switch.routes] == [self.docker.containers[name].address]
         kept = self.store.get(state.current.release)
         assert self.docker.images[f"slipway/notes:{kept.id}"] == kept.image

@@ -33,7 +33,7 @@ def test_status_says_what_serves_and_holds_no_secret(host: FakeHost) -> None:
     found = appctl.status(host.store, host.docker, host.probe)  # type: ignore[arg-type]
     assert set(found) == {
         "app", "release", "colour", "since", "image", "reference", "health", "previous", "restarts", "memory_mb",
-        "memory_limit_mb", "connections", "domains", "deploy", "held", "releases", "wish", "spec_hash",
+        "memory_limit_mb", "connections", "domains", "deploy", "held", "releases", "wish", "spec_hash", "jobs",
     }  # fmt: skip
     assert found["deploy"]["result"] == "succeeded"
     assert "planted-secret" not in json.dumps(found)

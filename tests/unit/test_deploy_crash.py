@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,23 +18,43 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     return FakeHost(tmp_path, monkeypatch)
 
 
+JOBS = [{"name": "mail", "command": ["work"], "count": 2}, {"name": "index", "command": ["index"]}]
+
+
+def restless(host: FakeHost) -> None:
+    """From now on the new release's background containers end and are started again, all the while."""
+
+    def tick(_now: float) -> None:
+        for one in host.docker.containers.values():
+            if one.job and one.kept and one.release.endswith("-2"):
+                one.restarts += 1
+
+    host.clock.tick = tick
+
+
 def prepared(host: FakeHost, scenario: str) -> None:
     """Bring the host to just before the deploy that is killed; the request is laid down."""
     watch = {"seconds": 20, "min_requests": 5, "access_log": str(host.access_log)}
-    more = {"watch": watch, "release_command": ["migrate"]}
-    if scenario != "first":
-        host.deploy("1", **more)
-    if scenario == "rollback":
+    more: dict[str, Any] = {"watch": watch, "release_command": ["migrate"]}
+    if "jobs" in scenario:
+        more["jobs"] = JOBS
+    if "first" not in scenario:
+        host.deploy("1", **({**more, "jobs": []} if scenario == "new jobs" else more))
+    if "rollback" in scenario:
         host.deploy("2", **more)
     if scenario == "sick":
         host.probe.sick.add("-2")
     if scenario == "bad":
         watched(host, 500)
+    if scenario == "idle jobs":
+        host.docker.idle.add("-2")
+    if scenario == "bad jobs":
+        restless(host)
     host.clock.time += 60
-    if scenario == "rollback":
+    if "rollback" in scenario:
         host.ask("rollback")
     else:
-        host.want("1" if scenario == "first" else "2", **more)
+        host.want("1" if "first" in scenario else "2", **more)
         host.ask()
 
 
@@ -48,6 +69,8 @@ def standing(scenario: str, root: Path) -> tuple[int, Callable[[pytest.MonkeyPat
             host = copies(patch)
             if scenario == "bad":
                 watched(host, 500)  # the clock's, not the copied one's
+            if scenario == "bad jobs":
+                restless(host)
             return host
 
         host = make(patch)
@@ -56,7 +79,18 @@ def standing(scenario: str, root: Path) -> tuple[int, Callable[[pytest.MonkeyPat
         return host.fuse.steps - before, make
 
 
-@pytest.mark.parametrize("scenario", ["first", "second", "rollback", "sick", "bad"])
+EXPECTED = {
+    "first": {("interrupted", ""), ("succeeded", "1")},
+    "second": {("interrupted", "1"), ("succeeded", "2")},
+    "rollback": {("interrupted", "2"), ("succeeded", "1")},
+    "sick": {("interrupted", "1"), ("failed", "1")},
+    "bad": {("interrupted", "1"), ("rolled_back", "1")},
+}
+EXPECTED |= {f"{name} with jobs": EXPECTED[name] for name in ("first", "second", "rollback")}
+EXPECTED |= {"new jobs": EXPECTED["second"], "idle jobs": EXPECTED["sick"], "bad jobs": EXPECTED["bad"]}
+
+
+@pytest.mark.parametrize("scenario", list(EXPECTED))
 def test_after_a_crash_at_any_step_one_release_serves_and_all_agree(scenario: str, tmp_path: Path) -> None:
     count, make = standing(scenario, tmp_path / "host")
     assert count > 30
@@ -68,6 +102,9 @@ def test_after_a_crash_at_any_step_one_release_serves_and_all_agree(scenario: st
             host.fuse.at = host.fuse.steps + at
             with pytest.raises(Killed):
                 host.engine().run()
+            if "jobs" in scenario and old and scenario != "new jobs":
+                whole = [names for names in host.docker.working().values() if len(names) == 3]
+                assert whole, f"{scenario}: at step {at} no whole generation works"
             host.fuse.renew()
             host.engine().run()
             try:
@@ -78,19 +115,12 @@ def test_after_a_crash_at_any_step_one_release_serves_and_all_agree(scenario: st
             assert record is not None
             ends.add((record.result, serving(host)))
             assert host.engine().run() is None, "a second recovery has nothing to do"
-            if scenario in ("sick", "bad"):
+            if scenario.split(maxsplit=1)[0] in ("sick", "bad", "idle"):
                 assert serving(host) == old == "1"
-    expected = {
-        "first": {("interrupted", ""), ("succeeded", "1")},
-        "second": {("interrupted", "1"), ("succeeded", "2")},
-        "rollback": {("interrupted", "2"), ("succeeded", "1")},
-        "sick": {("interrupted", "1"), ("failed", "1")},
-        "bad": {("interrupted", "1"), ("rolled_back", "1")},
-    }[scenario]
-    assert ends == expected
+    assert ends == EXPECTED[scenario]
 
 
-@pytest.mark.parametrize("scenario", ["second", "bad"])
+@pytest.mark.parametrize("scenario", ["second", "bad", "second with jobs", "bad jobs"])
 def test_after_a_crash_and_a_crash_in_the_recovery_one_release_serves(scenario: str, tmp_path: Path) -> None:
     count, make = standing(scenario, tmp_path / "host")
     for at in range(1, count + 1, 5):

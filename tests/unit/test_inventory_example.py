@@ -27,13 +27,16 @@ def test_app_settings_are_those_that_something_reads() -> None:
     from dataclasses import fields
 
     from slipway.deploy.apps import REPLACED_KEYS, SITE_KEYS
-    from slipway.deploy.spec import Health, Spec, Watch
+    from slipway.deploy.spec import Health, Job, Spec, Watch
 
     internal = {"slot", "network", "services", "stable_port"}
     read = {field.name for field in fields(Spec)} | set(SITE_KEYS) | set(REPLACED_KEYS) | {"state", "watch_seconds"}
     assert set(APP.fields) - read == set(), "admitted, and read by nothing"
     assert read - set(APP.fields) - internal == set(), "read, and refused as unknown"
     assert set(APP.fields["health"].fields) == {field.name for field in fields(Health)}
+    jobs = APP.fields["jobs"].items
+    assert jobs is not None
+    assert set(jobs.fields) == {field.name for field in fields(Job)}
     assert set(APP.fields["watch"].fields) == {field.name for field in fields(Watch)} - {"seconds", "access_log"}
 
 
@@ -52,9 +55,11 @@ def test_every_app_setting_is_in_apps(name: str) -> None:
     assert re.search(rf"^\s*(- |# )?{name}:", FILES["apps"], re.MULTILINE), name
 
 
-@pytest.mark.parametrize("outer", ["image", "health", "watch", "rate_limit"])
+@pytest.mark.parametrize("outer", ["image", "health", "watch", "rate_limit", "jobs"])
 def test_nested_settings_are_in_apps(outer: str) -> None:
-    assert set(APP.fields[outer].fields) <= mentioned(FILES["apps"])
+    field = APP.fields[outer].items or APP.fields[outer]
+    assert field.fields
+    assert set(field.fields) <= mentioned(FILES["apps"])
 
 
 def test_main_sets_nothing_unknown() -> None:

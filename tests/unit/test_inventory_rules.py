@@ -46,6 +46,9 @@ def test_good_settings_raise_no_problem() -> None:
     assert problems() == []
 
 
+MAIL = {"name": "mail", "command": ["python", "-m", "mail"]}
+
+
 @pytest.mark.parametrize("name", [name for name, field in SETTINGS.items() if field.required])
 def test_each_required_setting_is_missed_by_name(name: str) -> None:
     left = {key: value for key, value in GOOD.items() if key != name}
@@ -96,6 +99,20 @@ def test_wrong_setting_names_its_place_and_the_way_out(changes: dict[str, Any], 
         ({"image": {"source": "registry", "name": "n", "tag": "latest"}}, "slipway_apps[0].image.tag", "latest"),
         ({"env": {"A": "1"}, "secrets": {"A": "2"}}, "slipway_apps[0].env.A", "under secrets"),
         ({"body_limit": "lots"}, "slipway_apps[0].body_limit", "10MB"),
+        ({"jobs": {"mail": {}}}, "slipway_apps[0].jobs", "expected a list"),
+        ({"jobs": [{"name": "mail"}]}, "slipway_apps[0].jobs[0]", "'command' is missing"),
+        ({"jobs": [{**MAIL, "command": "python -m mail"}]}, "slipway_apps[0].jobs[0].command", "Write it as a list"),
+        ({"jobs": [{**MAIL, "command": []}]}, "slipway_apps[0].jobs[0].command", "an empty command"),
+        (
+            {"jobs": [{**MAIL, "drain_second": 5}]},
+            "slipway_apps[0].jobs[0].drain_second",
+            "Did you mean 'drain_seconds'?",
+        ),
+        ({"jobs": [{**MAIL, "count": 0}]}, "slipway_apps[0].jobs[0].count", "at least 1"),
+        ({"jobs": [{**MAIL, "memory_mb": "256"}]}, "slipway_apps[0].jobs[0].memory_mb", "Take the quotes away"),
+        ({"jobs": [{**MAIL, "name": "send-mail"}]}, "slipway_apps[0].jobs[0].name", "lower-case letter"),
+        ({"jobs": [MAIL, MAIL]}, "slipway_apps[0].jobs[1].name", "listed twice"),
+        ({"job": []}, "slipway_apps[0].job", "Did you mean 'jobs'?"),
     ],
 )
 def test_wrong_app_names_its_place_and_the_way_out(changes: dict[str, Any], place: str, words: str) -> None:
@@ -199,6 +216,10 @@ def test_groups_are_checked() -> None:
     assert "no host" in str(empty)
     (split,) = rules.check_groups({**good, "all": ["web1", "db1"], "db": ["db1"]})
     assert "not the same hosts" in str(split)
+    (alone,) = rules.check_groups({**good, "all": ["web1", "jobs1"], "worker": ["jobs1"]})
+    assert "'jobs1'" in str(alone)
+    assert "private network" in str(alone)
+    assert list(rules.check_groups({**good, "worker": ["web1"]})) == []
     (lost,) = rules.check_groups({**good, "all": ["web1", "web2"], "ungrouped": ["web2"]})
     assert "'web2' is in no group" in str(lost)
 

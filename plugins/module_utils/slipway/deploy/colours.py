@@ -13,20 +13,17 @@ from ..errors import SlipwayError
 from ..journal import JOURNAL
 from . import compose
 from .docker import Docker
+from .jobs import JobError, Jobs
 from .probe import Probe
 from .releases import KEEP, Store, write
 from .spec import Colour, Spec, other
-from .state import Phase, Record, Serving, State
+from .state import Phase, PhaseError, Record, Serving, State
 from .switch import FORGOTTEN_SECONDS, Switch
 
 LOG_LINES = 15
 SETTLED_SECONDS = 1.0
 """A connection that the proxy was opening at the moment of the switch shows up within this time."""
 VERIFY_SECONDS = 5.0
-
-
-class PhaseError(SlipwayError):
-    """A phase of a deploy failed; the release that served before still serves."""
 
 
 class Interrupted(BaseException):
@@ -62,6 +59,7 @@ class Colours:
     def __init__(self, store: Store, world: World, say: Callable[[str], None] = print) -> None:
         self.store, self.world, self.say = store, world, say
         self.app = store.app
+        self.jobs = Jobs(store.app, world.docker, world.clock)
         self.state: State = store.load()
 
     @property
@@ -115,9 +113,9 @@ class Colours:
 
     def bring_up(self, spec: Spec, env: Mapping[str, str], release: str, colour: Colour, *, command: bool) -> None:
         """Start a release in a colour and see it healthy. Raises PhaseError or CommandError; nothing is switched."""
-        docker, name = self.world.docker, compose.container(self.app, colour)
+        docker = self.world.docker
         project, file = compose.project(self.app, colour), self.compose_file(release, colour)
-        docker.remove(name)  # what an earlier attempt left
+        self.clear(colour)  # what an earlier attempt left
         content = compose.compose(
             spec, env, image=compose.image_tag(self.app, release), release=release, colour=colour,
             address=self.state.addresses[colour],
@@ -132,6 +130,22 @@ class Colours:
             docker.up(project, file)
         with self.phase("health", f"GET {spec.health.path}") as phase:
             phase.detail = self.gate(spec, colour)
+        if spec.jobs:
+            with self.phase("jobs", ", ".join(f"{job.count} x {job.name}" for job in spec.jobs)) as phase:
+                phase.detail = self._start_jobs(spec, env, release, colour)
+
+    def _start_jobs(self, spec: Spec, env: Mapping[str, str], release: str, colour: Colour) -> str:
+        """Start the background containers, and keep the last words of one that does not run."""
+        try:
+            return self.jobs.start(spec, release, colour, self.compose_file(release, colour))
+        except JobError as error:
+            self.record.log = compose.redact(self.world.docker.logs(error.container, LOG_LINES), env)
+            raise
+
+    def clear(self, colour: Colour) -> None:
+        """Remove every container of a colour; background ones may finish the job they have in hand."""
+        self.world.docker.remove(compose.container(self.app, colour))
+        self.jobs.clear(colour)
 
     def compose_file(self, release: str, colour: Colour) -> Path:
         """Where the Compose file of a release in a colour is."""
@@ -225,7 +239,9 @@ class Colours:
         """Let a colour finish what it has, stop and remove it. What fails here is written down and left to the next run."""
         docker, name = self.world.docker, compose.container(self.app, colour)
         with contextlib.suppress(SlipwayError), self.phase("drain", f"at most {spec.drain_seconds:g} s") as phase:
-            phase.detail = self._drain(spec, name)
+            # Told to stop first, as they take jobs until then; the web container gets nothing new any more.
+            ended = self.jobs.clear(colour)
+            phase.detail = "; ".join(part for part in (ended, self._drain(spec, name)) if part)
             if docker.inspect(name) is not None:
                 self.world.clock.sleep(
                     FORGOTTEN_SECONDS
@@ -271,7 +287,7 @@ class Colours:
         docker, name = self.world.docker, compose.container(self.app, colour)
         if not self.record.log:
             self.record.log = compose.redact(docker.logs(name, LOG_LINES), env)
-        docker.remove(name)
+        self.clear(colour)
         docker.remove(compose.release_container(self.app))
         if release and (self.state.current is None or self.state.current.release != release):
             kept = {self.record.from_release, self.state.previous}
@@ -280,19 +296,18 @@ class Colours:
                 docker.untag(compose.image_tag(self.app, release))
 
     def serving_runs(self) -> bool:
-        """Make sure that the container of the release that serves runs; whether it did already. Raises SlipwayError."""
+        """Make sure that the containers of the release that serves run; whether they did already. Raises SlipwayError."""
         current = self.state.current
         if current is None:
             return True
-        name = compose.container(self.app, current.colour)
+        name, file = compose.container(self.app, current.colour), self.compose_file(current.release, current.colour)
         state = self.world.docker.inspect(name)
-        if state is not None and (state.running or state.restarting):
-            return True
-        self.world.docker.up(
-            compose.project(self.app, current.colour), self.compose_file(current.release, current.colour)
-        )
-        self.world.docker.keep(name)
-        return False
+        served = state is not None and (state.running or state.restarting)
+        if not served:
+            self.world.docker.up(compose.project(self.app, current.colour), file)
+            self.world.docker.keep(name)
+        spec, _ = self.store.content(current.release)
+        return self.jobs.ensure(spec, current.release, current.colour, file) and served
 
     def target(self) -> Colour:
         """The colour that a new release gets."""

@@ -7,9 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .spec import Colour, Spec
+from .spec import Colour, Job, Spec
 
 SERVICE, RELEASE_SERVICE = "web", "release"
+JOB_CLIENTS = 2
+"""Connections to the pooler that a background container is told to open at most: the one it works on, and a spare."""
+JOB_NUMBERS = {"WORKERS": "1", "WEB_CONCURRENCY": "1", "CONCURRENCY": "1", "POOL_SIZE": "1", "POOL_OVERFLOW": "1"}
 FILE = "compose.json"
 
 
@@ -23,14 +26,31 @@ def container(app: str, colour: Colour) -> str:
     return f"slipway_{app}_{colour}"
 
 
+def job_service(job: Job, number: int) -> str:
+    """The Compose service of one container of a background job; ``number`` counts from 1."""
+    return f"job-{job.name}-{number}"
+
+
+def job_containers(spec: Spec, colour: Colour) -> dict[str, str]:
+    """Every background container that a release wants in a colour: its name, and its Compose service.
+
+    Names of apps and jobs have no hyphen, so no other app's container can be called like one of these.
+    """
+    return {
+        f"{container(spec.name, colour)}-{job.name}-{number}": job_service(job, number)
+        for job in spec.jobs
+        for number in range(1, job.count + 1)
+    }
+
+
 def release_container(app: str) -> str:
     """The name of the one-off container that runs the release command."""
     return f"slipway_{app}_release"
 
 
-def log_tag(app: str) -> str:
-    """What the app's lines in the system journal are tagged with (``journalctl -t slipway-notes``)."""
-    return f"slipway-{app}"
+def log_tag(app: str, job: str = "") -> str:
+    """What an app's lines in the system journal are tagged with: ``slipway-notes``, its job's ``slipway-notes-mail``."""
+    return f"slipway-{app}-{job}" if job else f"slipway-{app}"
 
 
 def image_tag(app: str, release: str) -> str:
@@ -91,11 +111,45 @@ def compose(
             "command": [_dollars(word) for word in spec.release_command],
             "networks": {"apps": {}},
         }
+    for job in spec.jobs:
+        services |= _job(spec, job, common, own, colour)
     return {
         "name": project(spec.name, colour),
         "services": services,
         "networks": {"apps": {"name": spec.network.name, "external": True}},
     }
+
+
+def _job(
+    spec: Spec, job: Job, common: Mapping[str, Any], own: Mapping[str, str], colour: Colour
+) -> dict[str, dict[str, Any]]:
+    """The services of one background job: the web container's jail with its own command, limit and log tag.
+
+    The numbers that the sizing gave the web workers are not this container's: it is one process, with a small pool.
+    """
+    numbers = {name: value for name, value in JOB_NUMBERS.items() if name in own}
+    services = {}
+    for number in range(1, job.count + 1):
+        named = {"SLIPWAY_COLOUR": colour, "SLIPWAY_JOB": job.name, "SLIPWAY_JOB_NUMBER": str(number)}
+        services[job_service(job, number)] = {
+            **common,
+            "container_name": f"{container(spec.name, colour)}-{job.name}-{number}",
+            "command": [_dollars(word) for word in job.command],
+            "environment": _literal({**own, **numbers, **named}),
+            "mem_limit": f"{job.memory_mb}m",
+            "memswap_limit": f"{job.memory_mb}m",
+            "logging": {"driver": "journald", "options": {"tag": log_tag(spec.name, job.name)}},
+            "labels": {**common["labels"], "slipway.job": job.name},
+            # As for the web container: what ends at once shall be seen to have ended.
+            "restart": "no",
+            "init": spec.init,
+            # Docker keeps it with the container, so that `docker stop` gives each job its own time.
+            "stop_grace_period": f"{job.drain_seconds}s",
+            # An image's check asks the web server, which does not run here.
+            "healthcheck": {"disable": True},
+            "networks": {"apps": {}},
+        }
+    return services
 
 
 def render(data: Mapping[str, Any]) -> str:
@@ -116,9 +170,9 @@ def _compose_argv(name: str, file: str) -> list[str]:
     return ["docker", "compose", "--project-name", name, "--file", file, "--progress", "plain"]
 
 
-def up_argv(name: str, file: str) -> list[str]:
-    """Start the serving container of a project, anew if its definition changed."""
-    return [*_compose_argv(name, file), "up", "--detach", "--no-build", "--remove-orphans", SERVICE]
+def up_argv(name: str, file: str, services: Sequence[str] = (SERVICE,)) -> list[str]:
+    """Start services of a project (the serving container alone, unless told), anew if their definition changed."""
+    return [*_compose_argv(name, file), "up", "--detach", "--no-build", "--remove-orphans", *services]
 
 
 def run_release_argv(name: str, file: str, container_name: str) -> list[str]:
@@ -138,6 +192,19 @@ def run_release_argv(name: str, file: str, container_name: str) -> list[str]:
 def stop_argv(container_name: str, grace_seconds: int) -> list[str]:
     """SIGTERM, and SIGKILL after the grace period."""
     return ["docker", "stop", "--time", str(grace_seconds), container_name]
+
+
+def stop_jobs_argv(names: Sequence[str]) -> list[str]:
+    """SIGTERM to all at once, SIGKILL to each after the grace period it was made with."""
+    return ["docker", "stop", *names]
+
+
+def jobs_argv(app: str) -> list[str]:
+    """The ids of all background containers of an app, those that do not run too."""
+    return [
+        "docker", "ps", "--all", "--quiet", "--no-trunc",
+        "--filter", f"label=slipway.app={app}", "--filter", "label=slipway.job",
+    ]  # fmt: skip
 
 
 def remove_argv(container_name: str) -> list[str]:

@@ -16,12 +16,13 @@ from ..commands import run
 from ..errors import SlipwayError
 from ..journal import JOURNAL, append, stamp
 from . import compose
-from .colours import Colours, PhaseError, World
+from .colours import Clock, Colours, World
 from .docker import Docker
+from .jobs import Jobs
 from .probe import Probe
 from .releases import StateError, Store
-from .spec import COLOURS
-from .state import Kind, Record, Request, State
+from .spec import COLOURS, Spec
+from .state import Kind, PhaseError, Record, Request, Serving, State
 from .switch import Switch
 
 SUPERSEDE_SECONDS = 60
@@ -148,14 +149,14 @@ def keep(store: Store, world: World | None = None) -> str:
         try:
             runs = Colours(store, world).serving_runs()
         except SlipwayError as error:
-            return f"{store.app}: its container does not run: {error}"
+            return f"{store.app}: a container of it does not run: {error}"
         if not runs:
             release = store.load().current
             append(
                 world.journal, at=time.time(), who=KEEPER, what="start", app=store.app,
                 release=release.release if release else None, result="succeeded",
             )  # fmt: skip
-            return f"{store.app}: its container did not run and was started"
+            return f"{store.app}: a container of it did not run and was started"
     return ""
 
 
@@ -166,6 +167,7 @@ def remove(store: Store, operator: str) -> None:
     with lock.held(store.lock, store.app, note):
         for colour in COLOURS:
             docker.remove(compose.container(store.app, colour))
+            Jobs(store.app, docker, Clock()).clear(colour)
         docker.remove(compose.release_container(store.app))
         for tag in docker.tags(store.app):
             docker.untag(f"slipway/{store.app}:{tag}")
@@ -208,6 +210,7 @@ def status(store: Store, docker: Docker | None = None, probe: Probe | None = Non
         "app": store.app, "release": None, "colour": None, "since": None, "image": None, "reference": None,
         "health": "not deployed", "previous": state.previous, "restarts": 0, "memory_mb": None, "memory_limit_mb": None,
         "connections": None, "domains": [], "deploy": None, "held": state.held or None, "releases": _releases(store, state),
+        "jobs": [],
     }  # fmt: skip
     if state.deploy is not None:
         result["deploy"] = _deploy(state.deploy)
@@ -223,6 +226,7 @@ def status(store: Store, docker: Docker | None = None, probe: Probe | None = Non
     try:
         spec, _ = store.content(state.current.release)
         found = docker.inspect(compose.container(store.app, state.current.colour))
+        result["jobs"] = _jobs(store.app, spec, state.current, docker)
     except SlipwayError as error:
         result["health"] = f"unknown: {error.found}"
         return result
@@ -236,6 +240,19 @@ def status(store: Store, docker: Docker | None = None, probe: Probe | None = Non
         connections=probe.busy(found.pid, spec.port), memory_mb=_memory_mb(found.pid), memory_limit_mb=spec.memory_mb,
     )  # fmt: skip
     return result
+
+
+def _jobs(app: str, spec: Spec, current: Serving, docker: Docker) -> list[dict[str, Any]]:
+    """For each background job how many containers it should have, how many run, and how often they were started again."""
+    if not spec.jobs:
+        return []
+    there = [one for one in docker.jobs(app) if one.colour == current.colour and one.state.release == current.release]
+    return [
+        {"name": job.name, "count": job.count, "memory_limit_mb": job.memory_mb,
+         "running": sum(one.job == job.name and one.state.running for one in there),
+         "restarts": sum(one.state.restarts for one in there if one.job == job.name)}
+        for job in spec.jobs
+    ]  # fmt: skip
 
 
 def _releases(store: Store, state: State) -> list[dict[str, Any]]:

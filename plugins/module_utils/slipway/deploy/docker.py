@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..commands import CommandError, Outcome, run
 from ..errors import SlipwayError
@@ -31,6 +33,17 @@ class Running:
     release: str = ""
     restarting: bool = False
     oom_killed: bool = False
+
+
+@dataclass(frozen=True)
+class JobContainer:
+    """One background container: its name, its job, its colour, its state, and what it gets between SIGTERM and SIGKILL."""
+
+    name: str
+    job: str
+    colour: str
+    state: Running
+    drain_seconds: int = 10
 
 
 class Docker:
@@ -81,9 +94,9 @@ class Docker:
         done = run(["docker", "network", "inspect", "--format", form, name], check=False)
         return done.stdout.strip().split("\n")[0] if done.ok else None
 
-    def up(self, project: str, file: Path) -> None:
-        """Start a colour."""
-        done = run(compose.up_argv(project, str(file)), check=False, timeout=START_SECONDS)
+    def up(self, project: str, file: Path, services: Sequence[str] = (compose.SERVICE,)) -> None:
+        """Start services of a colour: its serving container, unless told."""
+        done = run(compose.up_argv(project, str(file), services), check=False, timeout=START_SECONDS)
         if not done.ok:
             # Compose tells its whole progress first; what went wrong comes last.
             words = [line for line in done.said.splitlines() if not line.lstrip().startswith("Container ")]
@@ -105,6 +118,30 @@ class Docker:
         """SIGTERM, then SIGKILL after the grace period; one that is not there is no error."""
         run(compose.stop_argv(container, grace_seconds), check=False, timeout=grace_seconds + 60)
 
+    def jobs(self, app: str) -> list[JobContainer]:
+        """Every background container of an app, by name. Raises CommandError while Docker itself does not answer."""
+        ids = run(compose.jobs_argv(app)).stdout.split()
+        if not ids:
+            return []
+        done = run(["docker", "container", "inspect", *ids], check=False)
+        if not done.ok and "no such container" not in done.stderr.lower():  # one that goes meanwhile is gone
+            raise CommandError(f"Docker does not answer: {done.said}")
+        found = []
+        for data in json.loads(done.stdout or "[]"):
+            labels = data["Config"].get("Labels") or {}
+            name, drain = data["Name"].lstrip("/"), data["Config"].get("StopTimeout")
+            found.append(
+                JobContainer(
+                    name, labels.get("slipway.job", ""), labels.get("slipway.colour", ""), _running(data),
+                    10 if drain is None else int(drain),
+                )
+            )  # fmt: skip
+        return sorted(found, key=lambda one: one.name)
+
+    def stop_jobs(self, names: Sequence[str], longest_seconds: float) -> None:
+        """SIGTERM to all, then SIGKILL to each after its own grace period, of which the longest is given."""
+        run(compose.stop_jobs_argv(names), check=False, timeout=longest_seconds + 60)
+
     def remove(self, container: str) -> None:
         """Remove a container; one that is not there is no error, one that stays is."""
         done = run(compose.remove_argv(container), check=False)
@@ -118,24 +155,28 @@ class Docker:
             if "no such container" in done.stderr.lower():
                 return None
             raise CommandError(f"Docker does not answer: {done.said}")
-        data = json.loads(done.stdout)[0]
-        state = data["State"]
-        return Running(
-            running=bool(state["Running"]) and not state.get("Restarting", False),
-            pid=int(state["Pid"]),
-            exit_code=int(state["ExitCode"]),
-            restarts=int(data.get("RestartCount", 0)),
-            image=data["Image"],
-            release=(data["Config"].get("Labels") or {}).get("slipway.release", ""),
-            restarting=bool(state.get("Restarting", False)),
-            oom_killed=bool(state.get("OOMKilled", False)),
-        )
+        return _running(json.loads(done.stdout)[0])
 
     def logs(self, container: str, lines: int) -> list[str]:
         """The last lines a container wrote."""
         done = run(compose.logs_argv(container, lines), check=False)
         text = done.stdout + done.stderr if done.ok else ""
         return text.rstrip().splitlines()[-lines:]
+
+
+def _running(data: Mapping[str, Any]) -> Running:
+    """A container's state from what ``docker inspect`` says."""
+    state = data["State"]
+    return Running(
+        running=bool(state["Running"]) and not state.get("Restarting", False),
+        pid=int(state["Pid"]),
+        exit_code=int(state["ExitCode"]),
+        restarts=int(data.get("RestartCount", 0)),
+        image=data["Image"],
+        release=(data["Config"].get("Labels") or {}).get("slipway.release", ""),
+        restarting=bool(state.get("Restarting", False)),
+        oom_killed=bool(state.get("OOMKilled", False)),
+    )
 
 
 def _feed(argv: list[str], stream: object, timeout: float) -> None:

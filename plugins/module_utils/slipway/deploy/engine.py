@@ -15,10 +15,10 @@ from dataclasses import replace
 from .. import journal, lock
 from ..errors import InputError, SlipwayError
 from . import compose, images
-from .colours import Colours, Interrupted, PhaseError, World
+from .colours import Colours, Interrupted, World
 from .releases import Release, Store, release_id
 from .spec import Colour, Spec, for_rollback, other
-from .state import Record, Request, Result
+from .state import PhaseError, Record, Request, Result
 from .watch import Figures, LogTail, Window, container_verdict, figures
 
 WATCH_STEP_SECONDS = 2.0
@@ -165,7 +165,9 @@ class Engine:
             release = self.store.get(current.release)
             state = self.world.docker.inspect(compose.container(self.store.app, current.colour))
             if release.image == image and release.spec_hash == wish and state is not None and state.running:
-                return current.release
+                spec, _ = self.store.content(current.release)
+                missing = self.colours.jobs.missing(spec, current.release, current.colour)
+                return "" if missing else current.release
         return ""
 
     def _rollback(self, request: Request, spec: Spec, env: Mapping[str, str]) -> None:
@@ -229,6 +231,9 @@ class Engine:
                     down_since = 0.0 if running else down_since or self._now
                     down = self._now - down_since if down_since else 0.0
                     why = why or container_verdict(spec.watch, running, found.restarts if found else 0, down)
+                    bad = self.colours.jobs.restless(record.colour, spec.watch.restarts) if spec.jobs else None
+                    if bad:
+                        why = why or f"its background job {bad.job} was restarted {bad.state.restarts} times"
                 if why:
                     phase.status, phase.detail = "failed", why
                     break
@@ -246,7 +251,9 @@ class Engine:
             return
         record.undoing = target
         if not record.log:
-            lines = self.world.docker.logs(compose.container(self.store.app, bad.colour), 15)
+            restless = colours.jobs.restless(bad.colour, spec.watch.restarts) if spec.jobs else None
+            name = restless.name if restless else compose.container(self.store.app, bad.colour)
+            lines = self.world.docker.logs(name, 15)
             record.log = compose.redact(lines, env)
         colours.save()
         self._note("rolling back", why=why)
@@ -256,7 +263,7 @@ class Engine:
             colours.bring_up(old_spec, old_env, target, colour, command=False)
             colours.switch_to(old_spec, target, colour)
         except SlipwayError as error:
-            self.world.docker.remove(compose.container(self.store.app, colour))
+            colours.clear(colour)
             self._finish("failed", PhaseError(
                 f"Release {record.release} turned bad: {why}. Going back to {target} failed too: {error.found}. "
                 f"{record.release} still serves", "", "deploy a mended release",

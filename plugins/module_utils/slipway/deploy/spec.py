@@ -16,11 +16,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ..errors import InputError, UnknownNameError
+from ..sizing.model import JOB_MEMORY_MB
 
 Colour = Literal["blue", "green"]
 COLOURS: tuple[Colour, Colour] = ("blue", "green")
 SERVICES = ("DATABASE_URL", "DATABASE_SESSION_URL", "REDIS_URL")
 """Variables that say where the host's own services are: they belong to the host, not to a release."""
+
+JOBS_MOST = 32
+"""Containers of one background job, and different jobs of one app, at most."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -85,6 +89,20 @@ class Network:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A background worker: ``command`` in ``count`` containers of the app's own image, each limited to ``memory_mb``.
+
+    ``drain_seconds``: what one gets between SIGTERM and SIGKILL to finish the job it has in hand.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    count: int = 1
+    memory_mb: int = JOB_MEMORY_MB
+    drain_seconds: int = 30
+
+
+@dataclass(frozen=True)
 class Spec:
     """One app, wholly. Sizes in MB, times in seconds."""
 
@@ -110,10 +128,14 @@ class Spec:
     init: bool = False
     drain_seconds: float = 30
     stop_grace_seconds: int = 20
+    jobs: tuple[Job, ...] = ()
 
     def to_json(self) -> str:
         """The text of ``app.json``: sorted keys, so that equal specs are equal files."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        data = asdict(self)
+        if not self.jobs:  # an app without jobs is what it was before there were any: no new release of it
+            del data["jobs"]
+        return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 PARTS: dict[str, Any] = {"image": Image, "health": Health, "watch": Watch, "network": Network}
@@ -139,6 +161,8 @@ def parse(raw: Mapping[str, Any]) -> Spec:
             continue
         if key in PARTS:
             values[key] = _part(name, key, value)
+        elif key == "jobs":
+            values[key] = _jobs(name, value)
         elif key in TUPLES:
             if isinstance(value, str | bytes | Mapping):
                 raise InputError(f"App {name}: {key} is {value!r}", "a list", f"write {key}: [...]")
@@ -190,6 +214,52 @@ def _part(app: str, key: str, value: Any) -> Any:
     except TypeError:
         required = [item for item in ("source", "reference") if item not in value]
         raise InputError(f"App {app}: {key} lacks {', '.join(required)}") from None
+
+
+def _jobs(app: str, value: Any) -> tuple[Job, ...]:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"App {app}: jobs is {value!r}", "a list", "write each job as an entry with name and command")
+    jobs: dict[str, Job] = {}
+    for raw in value:
+        job = _job(app, raw)
+        if job.name in jobs:
+            raise InputError(f"App {app}: two jobs are called {job.name}", "a name of its own for each", "rename one")
+        jobs[job.name] = job
+    if len(jobs) > JOBS_MOST:
+        raise InputError(f"App {app} has {len(jobs)} jobs", f"{JOBS_MOST} at most")
+    return tuple(jobs.values())
+
+
+def _job(app: str, raw: Any) -> Job:
+    known = {item.name for item in fields(Job)}
+    if not isinstance(raw, Mapping):
+        raise InputError(f"App {app}: a job is {raw!r}", f"a mapping with {', '.join(f.name for f in fields(Job))}")
+    for key in raw:
+        if key not in known:
+            raise UnknownNameError(f"key of a job of app {app}", str(key), known)
+    name, command = raw.get("name"), raw.get("command")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(
+            f"App {app}: the job name {name!r} cannot be used",
+            "a small letter, then at most 30 small letters, digits, _",
+        )
+    if not isinstance(command, list | tuple) or not command:
+        raise InputError(
+            f"App {app}: the command of job {name} is {command!r}", "a list of words, such as [python, -m, jobs]"
+        )
+    numbers = {
+        key: _scalar(app, Job, key, raw[key])
+        for key in ("count", "memory_mb", "drain_seconds")
+        if raw.get(key) is not None
+    }
+    job = Job(name, tuple(str(word) for word in command), **numbers)
+    if not 1 <= job.count <= JOBS_MOST:
+        raise InputError(
+            f"App {app}: count of job {name} is {job.count}", f"1 to {JOBS_MOST}", "correct it, or remove the job"
+        )
+    if job.memory_mb < 16 or job.drain_seconds < 0:
+        raise InputError(f"App {app}: job {name}", "memory_mb of at least 16 and drain_seconds of 0 or more")
+    return job
 
 
 def _check(spec: Spec) -> None:

@@ -10,14 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..errors import SlipwayError
 from .spec import COLOURS, Colour
 
-PHASES = ("image", "release_command", "start", "health", "switch", "drain", "cleanup", "watch")
-"""The phases of a deploy in order; some are skipped."""
+PHASES = ("image", "release_command", "start", "health", "jobs", "switch", "drain", "cleanup", "watch")
+"""The phases of a deploy in order; some are skipped, and an app without background jobs has no phase of that name."""
 Kind = Literal["deploy", "rollback"]
 Status = Literal["running", "done", "failed", "skipped"]
 Result = Literal["succeeded", "failed", "rolled_back", "interrupted", "superseded"]
 VERSION = 1
+
+
+class PhaseError(SlipwayError):
+    """A phase of a deploy failed; the release that served before still serves."""
 
 
 @dataclass

@@ -11,7 +11,9 @@ from typing import Any, Literal
 from ..errors import InputError, SlipwayError
 from . import compose
 from . import spec as appspec
+from .colours import Clock
 from .docker import Docker
+from .jobs import Jobs
 from .releases import Store
 from .spec import Image, Spec
 
@@ -140,9 +142,13 @@ def _decision(store: Store, docker: Docker, wish: str) -> dict[str, Any]:
             return {"held": f"{state.held['release']}: {state.held['why']}"}
         return {"deploy": True, "why": "its image or settings changed"}
     found = docker.inspect(compose.container(store.app, state.current.colour))
+    spec, _ = store.content(state.current.release)
+    lacking = ""
     if found is None or not (found.running or found.restarting):
-        return {"deploy": True, "why": "its container does not run"}
-    return {}
+        lacking = "its container"
+    elif Jobs(store.app, docker, Clock()).missing(spec, state.current.release, state.current.colour):
+        lacking = "a background container of it"
+    return {"deploy": True, "why": f"{lacking} does not run"} if lacking else {}
 
 
 def _port_problem(store: Store, stable_port: int) -> str:

@@ -120,6 +120,7 @@ def check_apps(apps: Sequence[Any]) -> Iterator[Problem]:
             yield Problem("an app needs at least one domain", "", (*at, "domains"))
         yield from _check_image(app.get("image"), (*at, "image"))
         yield from _check_port(app, index, name, ports)
+        yield from _check_jobs(app.get("jobs"), (*at, "jobs"))
         env, secrets = app.get("env"), app.get("secrets")
         if isinstance(env, Mapping) and isinstance(secrets, Mapping):
             for both in sorted(set(env) & set(secrets)):
@@ -161,6 +162,21 @@ def _check_image(image: Any, path: Path) -> Iterator[Problem]:
         yield Problem("the tag 'latest' says nothing about what runs", "name a version", (*path, "tag"))
 
 
+def _check_jobs(jobs: Any, path: Path) -> Iterator[Problem]:
+    names: set[str] = set()
+    for index, job in enumerate(jobs if isinstance(jobs, (list, tuple)) else ()):
+        if not isinstance(job, Mapping):
+            continue
+        name, command = str(job.get("name", "")), job.get("command")
+        if name and name in names:
+            yield Problem(f"the job '{name}' is listed twice", "raise its count, or rename one", (*path, index, "name"))
+        names.add(name)
+        if isinstance(command, (list, tuple)) and not command:
+            yield Problem(
+                "an empty command", "write it as a list of words: [python, -m, jobs]", (*path, index, "command")
+            )
+
+
 def _check_port(app: Mapping[str, Any], index: int, name: str, ports: dict[int, str]) -> Iterator[Problem]:
     port = app.get("port_base", FIRST_PORT + PORT_STEP * index)
     if not isinstance(port, int) or isinstance(port, bool):
@@ -194,6 +210,12 @@ def check_groups(groups: Mapping[str, Sequence[str]], extra: Sequence[str] = ())
         yield Problem(
             f"the host '{host}' is in no group, so nothing would be done there",
             f"put it into {', '.join(GROUPS)} as needed",
+        )
+    for host in sorted(set(groups.get("worker", ())) - set(groups.get("app", ()))):
+        yield Problem(
+            f"the host '{host}' is to run background jobs alone",
+            "take it out of the group worker: a host of their own needs the private network of a later rung. jobs of an app "
+            "(slipway_apps) run beside it",
         )
     parts = {name: sorted(groups.get(name, ())) for name in ("edge", "app", "db")}
     if any(parts.values()) and len({tuple(hosts) for hosts in parts.values()}) > 1:

@@ -8,6 +8,8 @@
 from __future__ import annotations
 
 from ..caddy.site import RATE_LIMIT
+from ..deploy.spec import JOBS_MOST
+from ..sizing.model import JOB_MEMORY_MB
 from .backup_settings import BACKUP_SETTINGS
 from .schema import Field
 
@@ -17,7 +19,7 @@ TIERS = ("startup", "growth", "enterprise")
 GROUPS = {
     "edge": "takes the public's traffic on 80 and 443 (Caddy)",
     "app": "runs the applications",
-    "worker": "runs background jobs (a later rung)",
+    "worker": "runs background jobs (the hosts of app, until a later rung)",
     "db": "runs PostgreSQL",
     "redis": "runs Redis (a later rung)",
     "monitor": "runs Prometheus (a later rung)",
@@ -86,6 +88,29 @@ WATCH = Field(
     },
 )
 
+JOB = Field(
+    "mapping",
+    "one kind of background worker",
+    fields={
+        "name": Field("string", "its name: of its containers and of its log", required=True, form="app_name"),
+        "command": Field(
+            "list",
+            "what runs in the application's own image: a list of words, no shell; it must keep running and wait for work",
+            required=True,
+            items=Field("scalar", "a word of the command"),
+        ),
+        "count": Field("integer", "in how many containers it runs", default=1, minimum=1, maximum=JOBS_MOST),
+        "memory_mb": Field("integer", "memory limit of each container in MB", default=JOB_MEMORY_MB, minimum=32),
+        "drain_seconds": Field(
+            "integer",
+            "seconds it has after SIGTERM to finish what it has in hand, before SIGKILL",
+            default=30,
+            minimum=0,
+            maximum=3600,
+        ),
+    },
+)
+
 APP = Field(
     "mapping",
     "one application",
@@ -142,6 +167,7 @@ APP = Field(
         "memory_mb": Field(
             "integer", "memory limit of its container in MB", default="auto", literals=("auto",), minimum=32
         ),
+        "jobs": Field("list", "its background workers", default=[], items=JOB),
         "env": Field(
             "mapping",
             "environment variables that anyone may read",
