@@ -149,8 +149,11 @@ def logs(
     fleet = fleet_of(inventory)
     names = [str(app["name"]) for app in fleet.apps]
     what = what or str(fleet.app()["name"])
-    command = ways_in.logs_command(what, names, follow=follow, since=since, lines=lines, access=access)
-    group = "app" if what in names and not access else {"caddy": "edge", "postgres": "db"}.get(what, "")
+    jobs = {str(app["name"]): [str(job["name"]) for job in app.get("jobs") or []] for app in fleet.apps}
+    command = ways_in.logs_command(what, names, follow=follow, since=since, lines=lines, access=access, jobs=jobs)
+    group = (
+        "app" if what.partition("-")[0] in names and not access else {"caddy": "edge", "postgres": "db"}.get(what, "")
+    )
     go(fleet.host(host, group).ssh_argv(command, terminal=follow and sys.stdout.isatty()))
 
 

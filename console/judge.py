@@ -81,12 +81,27 @@ def _apps(seen: Any, wanted: Sequence[str], last: Any) -> Iterable[Row]:
             yield Row(f"app {name}", "not deployed", "bad", MEND)
             continue
         yield _app(name, app)
+        if app.get("release") and app.get("jobs"):
+            yield _jobs(name, app["jobs"])
     if isinstance(last, Mapping):
         result = str(last.get("result", ""))
         what = " ".join(str(part) for part in (last.get("what"), last.get("app"), last.get("release"), result) if part)
         who = f" by {last['who']}" if last.get("who") not in (None, "", "unknown") else ""
         level = "good" if result in GOOD_RESULTS else "quiet" if result == "started" else "warn"
         yield Row("last deploy", f"{_ago(last.get('at'))}{who}: {what}", level)
+
+
+def _jobs(name: str, seen: Sequence[Mapping[str, Any]]) -> Row:
+    """The background workers of an app: how many of each run."""
+    parts, level = [], "good"
+    for job in seen:
+        text = f"{job['running']} of {job['count']} {job['name']}"
+        if job.get("restarts"):
+            text, level = f"{text} (restarted {job['restarts']} times)", "warn" if level == "good" else level
+        if job["running"] < job["count"]:
+            level = "bad"
+        parts.append(text)
+    return Row(f"jobs {name}", ", ".join(parts), level, "" if level == "good" else f"fab logs {name}")
 
 
 def _app(name: str, app: Mapping[str, Any]) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from slipway.errors import InputError
 from slipway.inventory.suggest import closest
@@ -35,27 +35,33 @@ def sudo(user: str, *words: str) -> list[str]:
 
 
 def logs_command(
-    what: str, apps: list[str], *, follow: bool = False, since: str = "", lines: int = 100, access: bool = False
-) -> list[str]:
+    what: str, apps: list[str], *, follow: bool = False, since: str = "", lines: int = 100, access: bool = False,
+    jobs: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:  # fmt: skip
     """What runs on the host for ``fab logs``: an app's own lines, or a service's; ``access`` for Caddy's access log.
 
-    Raises InputError for a name that is neither, with the choices.
+    ``jobs`` are the background jobs of each app: their lines are among the app's own, or alone by ``notes-mail``.
+    Raises InputError for a name that is none of these, with the choices.
     """
+    each = {f"{app}-{job}": job for app in apps for job in (jobs or {}).get(app, ())}
     if lines < 1:
         raise InputError(f"--lines {lines} shows nothing", "1 or more")
     if what in apps and access:
         follow_words = ["--follow=name", "--retry"] if follow else []
         return sudo("root", "tail", "-n", str(lines), *follow_words, f"/var/log/caddy/{what}.access.log")
     if what in apps:
+        mine = [what, *(name for name in each if name.startswith(f"{what}-"))]
+        select = [f"--identifier=slipway-{name}" for name in mine]
+    elif what in each:
         select = [f"--identifier=slipway-{what}"]
     elif what in UNIT_LOGS:
         select = [f"--unit={unit}" for unit in UNIT_LOGS[what]]
     else:
-        near = closest(what, [*apps, *UNIT_LOGS], cutoff=0.6)
+        near = closest(what, [*apps, *each, *UNIT_LOGS], cutoff=0.6)
         hint = f"did you mean {near}?" if near else ""
         raise InputError(
             f"Nothing called '{what}' writes logs",
-            f"an app ({', '.join(apps) or 'none yet'}) or one of: {', '.join(UNIT_LOGS)}",
+            f"an app ({', '.join([*apps, *each]) or 'none yet'}) or one of: {', '.join(UNIT_LOGS)}",
             hint,
         )
     words = ["journalctl", "--no-pager", "--output=short-iso", *select]

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Background workers as ``fab`` shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from slipway.errors import InputError
+
+from console import judge, ways_in
+
+
+def test_their_lines_are_among_the_apps_and_alone_by_their_own_name() -> None:
+    journal = ["sudo", "-n", "--", "journalctl", "--no-pager", "--output=short-iso"]
+    jobs = {"notes": ["mail"], "notes_old": ["mail"]}
+    mine = ways_in.logs_command("notes", ["notes", "notes_old"], jobs=jobs)
+    assert mine == [*journal, "--identifier=slipway-notes", "--identifier=slipway-notes-mail", "--lines=100"]
+    assert ways_in.logs_command("notes-mail", ["notes"], jobs=jobs) == [
+        *journal,
+        "--identifier=slipway-notes-mail",
+        "--lines=100",
+    ]
+    with pytest.raises(InputError, match="did you mean notes-mail"):
+        ways_in.logs_command("notes-mal", ["notes"], jobs=jobs)
+
+
+@pytest.mark.parametrize(
+    ("job", "text", "level"),
+    [
+        ({"running": 2}, "2 of 2 mail", "good"),
+        ({"running": 2, "restarts": 3}, "2 of 2 mail (restarted 3 times)", "warn"),
+        ({"running": 1, "restarts": 3}, "1 of 2 mail (restarted 3 times)", "bad"),
+    ],
+)
+def test_background_workers_have_a_row_of_their_own(job: dict[str, Any], text: str, level: str) -> None:
+    jobs = [{"name": "mail", "count": 2, "restarts": 0, "memory_limit_mb": 256, **job}]
+    seen = {"apps": [{"app": "notes", "release": "R1", "health": "healthy", "jobs": jobs}]}
+    (row,) = [row for row in judge.rows_of(seen, ["notes"]) if row.label == "jobs notes"]
+    assert (row.text, row.level) == (text, level)
