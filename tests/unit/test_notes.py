@@ -49,6 +49,7 @@ def test_settings_are_typed() -> None:
         ({"PORT": "70000"}, "PORT is '70000'; expected a whole number from 1 to 65535"),
         ({"WORKERS": "many"}, "WORKERS is 'many'"),
         ({"FAIL_RATE": "2"}, "FAIL_RATE is '2'; expected a number from 0 to 1"),
+        ({"FAIL_JOBS": "perhaps"}, "FAIL_JOBS is 'perhaps'; expected 1 or 0"),
         ({"FAIL_READY": "perhaps"}, "FAIL_READY is 'perhaps'; expected 1 or 0"),
         ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'; expected one of"),
     ],

@@ -48,6 +48,13 @@ class NewNote(BaseModel):
     text: str = Field(min_length=1, max_length=TEXT_LIMIT)
 
 
+class NewJob(BaseModel):
+    """Body of POST /api/jobs. As with notes the client makes the id; ``seconds`` is how long the work takes."""
+
+    id: UUID
+    seconds: float = Field(default=1.0, ge=0, le=300)
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The application of one worker process; settings come from the environment unless given."""
     settings = settings or from_environment(os.environ)
@@ -116,6 +123,15 @@ def _add_api(app: FastAPI) -> None:
     @app.get("/api/count")
     async def count() -> Response:
         return JSONResponse((await _database(app).count())._asdict())
+
+    @app.post("/api/jobs")
+    async def enqueue(job: NewJob) -> Response:
+        created = await _database(app).enqueue(job.id, job.seconds)
+        return JSONResponse({"id": str(job.id), "created": created}, status_code=201 if created else 200)
+
+    @app.get("/api/jobs")
+    async def jobs() -> Response:
+        return JSONResponse((await _database(app).jobs())._asdict())
 
 
 def _add_page(app: FastAPI, settings: Settings) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The database as the service sees it: four questions, asked through a pool.
+"""The database as the service sees it: a few questions, asked through a pool.
 
 Every statement stands alone (autocommit), as transaction pooling wants it, and each may be repeated: when the
 server goes away in the middle, the question is asked again for a few seconds before the visitor hears of it.
@@ -40,6 +40,14 @@ class Count(NamedTuple):
 
     notes: int
     duplicates: int
+
+
+class Jobs(NamedTuple):
+    """How many background jobs wait, how many are done, and how many of these more than once (none, ever)."""
+
+    waiting: int
+    done: int
+    repeated: int
 
 
 class Unavailable(Exception):
@@ -119,6 +127,30 @@ class Database:
             cursor = await connection.execute("SELECT count(*), coalesce(sum(deliveries - 1), 0) FROM notes")
             row = await cursor.fetchone()
             return Count(int(row[0]), int(row[1])) if row else Count(0, 0)
+
+        return await self._ask(ask)
+
+    async def enqueue(self, job_id: UUID, seconds: float) -> bool:
+        """Lay a job down for the background workers; False when it is known already."""
+
+        async def ask(connection: Connection, attempt: int) -> bool:
+            cursor = await connection.execute(
+                "INSERT INTO notes_job (id, seconds) VALUES (%s, %s) ON CONFLICT (id) DO NOTHING", (job_id, seconds)
+            )
+            return cursor.rowcount == 1 or attempt > 0
+
+        return await self._ask(ask)
+
+    async def jobs(self) -> Jobs:
+        """How many jobs wait, are done, and were done more than once."""
+
+        async def ask(connection: Connection, _: int) -> Jobs:
+            cursor = await connection.execute(
+                "SELECT count(*) FILTER (WHERE done = 0), count(*) FILTER (WHERE done > 0),"
+                " count(*) FILTER (WHERE done > 1) FROM notes_job"
+            )
+            row = await cursor.fetchone()
+            return Jobs(*row) if row else Jobs(0, 0, 0)
 
         return await self._ask(ask)
 

@@ -41,6 +41,15 @@ MIGRATIONS = (
         "ALTER TABLE notes ADD COLUMN deliveries integer NOT NULL DEFAULT 1",
     ),
     Migration(3, "index for the newest first", "CREATE INDEX notes_created_at ON notes (created_at DESC)"),
+    Migration(
+        4,
+        "queue of background jobs",
+        "CREATE TABLE notes_job (id uuid PRIMARY KEY, seconds real NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),"
+        " done_at timestamptz, done integer NOT NULL DEFAULT 0, release text);"
+        " CREATE INDEX notes_job_waiting ON notes_job (created_at) WHERE done_at IS NULL;"
+        # Not undone with its transaction: counts also what was begun and cut off.
+        " CREATE SEQUENCE notes_job_begun",
+    ),
 )
 LEVEL = MIGRATIONS[-1].level
 

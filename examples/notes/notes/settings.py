@@ -40,6 +40,7 @@ class Settings:
     fail_ready: bool = False
     fail_rate: float = 0.0
     fail_migration: bool = False
+    fail_jobs: bool = False
 
     @property
     def pool_max(self) -> int:
@@ -69,6 +70,7 @@ def from_environment(env: Mapping[str, str]) -> Settings:
         fail_ready=_flag(env, "FAIL_READY"),
         fail_rate=_fraction(env, "FAIL_RATE"),
         fail_migration=_flag(env, "FAIL_MIGRATION"),
+        fail_jobs=_flag(env, "FAIL_JOBS"),
     )
 
 
