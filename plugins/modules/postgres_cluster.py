@@ -27,6 +27,11 @@ options:
   daemon_reload: {description: Have systemd read its unit files again first., type: bool, default: false}
   restart: {description: Restart it whether or not a setting asks for it., type: bool, default: false}
   pooler_port: {description: "PgBouncer's port on this host, 0 for none. It holds back new transactions during a restart.", type: int, default: 0}
+  pause_seconds:
+    description: Seconds that transactions get to end before a restart; those still at work then end the run, and nothing restarts.
+      With 0 they get a while and are cut off.
+    type: int
+    default: 0
   restart_allowed: {description: With V(false) settings that need a restart stay pending., type: bool, default: true}
 author: [Slipway maintainers (@slipway)]
 """
@@ -41,6 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 steps: {description: "What was done, or would be.", type: list, elements: str, returned: success}
+held_seconds: {description: For how long the pooler held transactions back., type: float, returned: success}
 listening: {description: Addresses the server listens on., type: list, elements: str, returned: success}
 """
 
@@ -66,6 +72,7 @@ def main(module: AnsibleModule) -> dict:
         restart=params["restart"],
         restart_allowed=params["restart_allowed"],
         pooler_port=params["pooler_port"],
+        pause_seconds=params["pause_seconds"],
     )
     if params["daemon_reload"] and not module.check_mode:
         run(["systemctl", "daemon-reload"])
@@ -75,6 +82,7 @@ def main(module: AnsibleModule) -> dict:
     return {
         "changed": bool(outcome.steps),
         "steps": outcome.steps,
+        "held_seconds": outcome.held_seconds,
         "listening": outcome.listening,
         "diff": {
             "before": "".join(f"{name} = {value}\n" for name, value in sorted(outcome.before.items())),
@@ -96,6 +104,7 @@ if __name__ == "__main__":
             "daemon_reload": {"type": "bool", "default": False},
             "restart": {"type": "bool", "default": False},
             "pooler_port": {"type": "int", "default": 0},
+            "pause_seconds": {"type": "int", "default": 0},
             "restart_allowed": {"type": "bool", "default": True},
         },
         main,

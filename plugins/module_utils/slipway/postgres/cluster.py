@@ -38,7 +38,8 @@ class Wish:
     """A cluster as it should be. ``settings``: name -> value; ``conf`` is the file that holds them.
 
     ``restart_allowed`` False leaves settings that need a restart pending, with a warning. ``pooler_port`` is PgBouncer's on this
-    host (0: none), which holds back new transactions during a restart.
+    host (0: none), which holds back new transactions during a restart. ``pause_seconds``: what transactions get to end before
+    one; those still at work then end the run (0: they get a while and are cut off).
     """
 
     major: int
@@ -51,6 +52,7 @@ class Wish:
     restart: bool = False
     restart_allowed: bool = True
     pooler_port: int = 0
+    pause_seconds: int = 0
 
     @property
     def unit(self) -> str:
@@ -70,13 +72,17 @@ class Wish:
 
 @dataclass
 class Outcome:
-    """What was done, or would be: ``steps`` in order, settings ``before`` and ``after``, where it listens, warnings."""
+    """What was done, or would be: ``steps`` in order, settings ``before`` and ``after``, where it listens, warnings.
+
+    ``held_seconds``: how long new transactions were held back for a restart.
+    """
 
     steps: list[str] = field(default_factory=list)
     before: dict[str, str] = field(default_factory=dict)
     after: dict[str, str] = field(default_factory=dict)
     listening: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    held_seconds: float = 0
 
 
 def newest_change(paths: Iterable[Path]) -> float:
@@ -116,8 +122,10 @@ def converge(wish: Wish, *, dry_run: bool = False) -> Outcome:
     elif pending or restart:
         outcome.steps.append(f"restart{' for ' + ', '.join(pending) if pending else ''}")
         if not dry_run:
-            _restart(wish)
+            outcome.held_seconds = _restart(wish)
     if not dry_run:
+        if left := pgpooler.resume_left(wish.pooler_port):
+            outcome.steps.append(f"resume {', '.join(left)}, which a run that was killed had left paused")
         _prove(wish, outcome, pending)
     return outcome
 
@@ -251,9 +259,15 @@ def _start(wish: Wish, verb: str) -> None:
             return
 
 
-def _restart(wish: Wish) -> None:
-    with pgpooler.paused(wish.pooler_port):
+def _restart(wish: Wish) -> float:
+    """Restart behind the pooler; for how many seconds it held transactions back."""
+    # What a checkpoint writes now, the server need not write while everybody waits for it to stop.
+    with contextlib.suppress(pgserver.ServerError), _connect(wish) as connection:
+        connection.execute("CHECKPOINT")
+    started = time.monotonic()
+    with pgpooler.paused(wish.pooler_port, at_most=wish.pause_seconds):
         _start_or_put_back(wish, "restart")
+    return round(time.monotonic() - started, 2)
 
 
 def _start_or_put_back(wish: Wish, verb: str) -> None:

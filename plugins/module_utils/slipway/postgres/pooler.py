@@ -134,12 +134,31 @@ def transaction_entries(listed: Iterable[tuple[Any, ...]], names: list[str]) -> 
     return [row["name"] for row in found if row["name"] != CONSOLE and row["pool_mode"] != "session"]
 
 
+def left_paused(listed: Iterable[tuple[Any, ...]], names: list[str]) -> list[str]:
+    """The entries of ``SHOW DATABASES`` that are paused."""
+    found = [dict(zip(names, row, strict=True)) for row in listed]
+    return [row["name"] for row in found if row["name"] != CONSOLE and int(row["paused"])]
+
+
+def resume_left(port: int, socket_dir: str = RUNTIME) -> list[str]:
+    """Let go of what a run that was killed has left paused; the entries. Nothing where no pooler runs on this host."""
+    if not port or not Path(socket_dir, f".s.PGSQL.{port}").exists():
+        return []
+    with console(port, socket_dir) as connection:
+        cursor = connection.execute("SHOW DATABASES")
+        entries = left_paused(cursor.fetchall(), [column.name for column in cursor.description])
+        for entry in entries:
+            connection.execute(f"RESUME {entry}")
+    return entries
+
+
 @contextmanager
-def paused(port: int, socket_dir: str = RUNTIME) -> Iterator[bool]:
+def paused(port: int, socket_dir: str = RUNTIME, *, at_most: int = 0) -> Iterator[bool]:
     """Hold back new transactions of all apps while the server restarts; those begun may end first.
 
     Gives False, and holds nothing back, where no pooler runs on this host. After PAUSE_SECONDS for each entry it goes on
-    whether or not all transactions have ended. They wait at most for the pooler's query_wait_timeout.
+    whether or not all transactions have ended; with ``at_most`` (seconds, for all entries together) it raises PoolerError
+    then, and holds nothing back any more. They wait at most for the pooler's query_wait_timeout.
     """
     if not port or not Path(socket_dir, f".s.PGSQL.{port}").exists():
         yield False
@@ -149,9 +168,17 @@ def paused(port: int, socket_dir: str = RUNTIME) -> Iterator[bool]:
         entries = transaction_entries(cursor.fetchall(), [column.name for column in cursor.description])
     # A client of its own for each command: PAUSE answers when all is quiet, which may be never.
     client = ["runuser", "-u", CONSOLE, "--", "psql", "-XAtq", "-h", socket_dir, "-p", str(port), CONSOLE, "-c"]
+    until = time.monotonic() + at_most
     try:
         for entry in entries:
-            run(["timeout", str(PAUSE_SECONDS), *client, f"PAUSE {entry}"], check=False)
+            seconds = f"{max(0.1, until - time.monotonic()):.1f}" if at_most else str(PAUSE_SECONDS)
+            done = run(["timeout", seconds, *client, f"PAUSE {entry}"], check=False)
+            if at_most and not done.ok:
+                raise PoolerError(
+                    f"Transactions of {entry} were still at work after {at_most} s, so PostgreSQL was not restarted",
+                    "transactions that end soon: a restart would cut them off",
+                    "look what is at work (fab psql: SELECT pid, state, query FROM pg_stat_activity), then run the playbook again",
+                )
         yield True
     finally:
         for entry in entries:
