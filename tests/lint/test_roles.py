@@ -7,10 +7,12 @@ import re
 from typing import Any
 
 import pytest
+from slipway.climb.plan import PHASES as CLIMB_PHASES
 
 from tests.lint.house import ROLES, ROOT, defaults, load, relative, specs, task_files, tasks
 
 PARTS = ("preflight", "install", "configure", "run", "verify")
+PHASES = [f"{name}.yml" for name in CLIMB_PHASES]
 GROUPS = ("edge", "app", "worker", "db", "redis", "monitor", "drill")
 # What a task may have besides its module.
 KEYWORDS = frozenset(
@@ -120,6 +122,9 @@ def test_main_is_a_table_of_contents(role: str) -> None:
         for key, value in task.items()
         if key.endswith(("import_tasks", "include_tasks"))
     ]
+    if role.startswith("rung_"):
+        assert named == PHASES, "a climb has all six phases, one file each, in order"
+        return
     order = [PARTS.index(name.removesuffix(".yml")) for name in named if name.removesuffix(".yml") in PARTS]
     assert order == sorted(order), f"{named} are not in the order {PARTS}"
     assert len(order) >= 3, f"{named}: the parts are {PARTS}"

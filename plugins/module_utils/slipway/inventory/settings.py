@@ -271,6 +271,10 @@ SETTINGS: dict[str, Field] = {
     "slipway_acme_ca_root": Field("string", "file with the root certificate of that authority, where it is a private one", default=""),
     **BACKUP_SETTINGS,
     "slipway_apps": Field("list", "the applications", default=[], items=APP),
+    "slipway_prices": Field(
+        "mapping", "what a rung costs you a month, in your own words, in place of the figures that a climb shows (rung: text)",
+        default={}, values=Field("scalar", "the price"),
+    ),
     "slipway_extra_variables": Field(
         "list", "names of your own variables, so that they are not taken for misspelled ones (a * at the end stands for the rest)",
         default=[], items=Field("string", "a variable name", form="variable_name"),
