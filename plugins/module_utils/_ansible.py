@@ -9,6 +9,17 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
+# Suboptions of a unit, of the modules units and managed_files.
+UNIT_SPEC: dict[str, Any] = {
+    "name": {"type": "str", "required": True},
+    "enabled": {"type": "bool"},
+    "state": {"type": "str", "choices": ["started", "stopped"]},
+    "masked": {"type": "bool"},
+    "restart": {"type": "bool", "default": False},
+    "reload": {"type": "bool", "default": False},
+    "missing_ok": {"type": "bool", "default": False},
+}
+
 
 class _Module(AnsibleModule):
     """An AnsibleModule that leaves its parameters out of the host's system log.

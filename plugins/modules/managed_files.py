@@ -56,6 +56,28 @@ options:
     type: list
     elements: list
     default: []
+  units:
+    description:
+      - Systemd units brought to what is wished at the end, whether or not a file changed. See M(slipway.vps.units) for the
+        keys they have in common. Systemd reads its files again first where one below C(/etc/systemd) changed.
+      - When one fails to start, every path is put back, and what ran before runs again.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name: {description: "Full name, such as V(ssh.service).", type: str, required: true}
+      enabled: {description: Started at boot., type: bool}
+      state: {description: Running now., type: str, choices: [started, stopped]}
+      masked: {description: Cannot be started by anybody., type: bool}
+      restart: {description: Restart it if it is already running., type: bool, default: false}
+      reload: {description: Reload it if it is already running., type: bool, default: false}
+      restart_on:
+        description: Paths of which one has to change for O(units[].restart); one that ends with a slash stands for all below it.
+        type: list
+        elements: str
+        default: []
+      reload_on: {description: "As O(units[].restart_on), for O(units[].reload).", type: list, elements: str, default: []}
+      missing_ok: {description: A unit that does not exist is as wished., type: bool, default: false}
   guard:
     description: Name of a dead-man guard armed before anything lands. M(slipway.vps.guard_confirm) disarms it.
     type: str
@@ -80,6 +102,8 @@ EXAMPLES = r"""
         content: "%example ALL=(root) NOPASSWD: /usr/bin/true\n"
         mode: "0440"
         validate: [visudo, -cf, "%s"]
+    units:
+      - {name: example.service, enabled: true, state: started, reload_on: [/etc/example/]}
 """
 
 RETURN = r"""
@@ -88,6 +112,11 @@ changed_paths:
   type: list
   elements: str
   returned: success
+steps:
+  description: The systemctl steps taken for O(units), or that would be.
+  type: list
+  elements: str
+  returned: when O(units) is given
 guard_pending:
   description: Whether the guard waits for its confirmation, from this run or from an earlier one that broke off.
   type: bool
@@ -95,8 +124,8 @@ guard_pending:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import guard
+from ansible_collections.slipway.vps.plugins.module_utils._ansible import UNIT_SPEC, run_adapter
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import guard, systemd
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.host.files import (
     FileSpec,
@@ -121,6 +150,7 @@ FILE_SPEC = {
     "force": {"type": "bool", "default": True},
     "target": {"type": "str"},
 }
+PATHS = {"type": "list", "elements": "str", "default": []}
 COMMANDS = {"type": "list", "elements": "list", "default": []}
 
 
@@ -131,6 +161,28 @@ def _without_secrets(params: dict) -> list[dict]:
         if (raw["secret"] or raw["sealed"]) and raw["content"] is not None:
             raw["content"] = "(secret)"
     return given
+
+
+def _with_units(
+    result: dict, specs: list[systemd.UnitSpec], taken: list[systemd.Step] | None = None, *, dry_run: bool = False
+) -> dict:
+    """``result`` with the steps of the units, which are carried out; ``taken`` gets them first, in case one fails."""
+    if not specs:
+        return result
+    found = systemd.show(spec.name for spec in specs)
+    steps = [step for spec in specs for step in systemd.plan(spec, found[spec.name])]
+    if taken is not None:
+        taken += steps
+    if steps and not dry_run:
+        systemd.apply(steps, daemon_reload=False)
+    listed = [str(step) for step in steps]
+    shown = [{"before": "", "after": "".join(f"systemctl {step}\n" for step in listed)}] if steps else []
+    return {
+        **result,
+        "changed": result["changed"] or bool(steps),
+        "steps": listed,
+        "diff": result["diff"] + shown,
+    }
 
 
 def main(module: AnsibleModule) -> dict:
@@ -153,10 +205,13 @@ def main(module: AnsibleModule) -> dict:
         undone = None if module.check_mode else guard.take_report(params["guard"])
         if undone:
             module.warn(undone.sentence())
+    specs = [systemd.UnitSpec.parse(raw, result["changed_paths"]) for raw in params["units"]]
     if not changes or module.check_mode:
-        return result
+        return _with_units(result, specs, dry_run=module.check_mode)
     transaction = Transaction(changes)
     guarded = False
+    found = systemd.show(spec.name for spec in specs)
+    steps: list[systemd.Step] = []
     try:
         transaction.stage()
         if params["guard"]:
@@ -165,8 +220,13 @@ def main(module: AnsibleModule) -> dict:
         transaction.land()
         run_all(params["verify"], "Verification")
         run_all(params["apply"], "Putting the change to use")
+        if specs and systemd.reread(result["changed_paths"]):
+            systemd.run(["systemctl", "daemon-reload"])
+        result = _with_units(result, specs, steps)
     except (SlipwayError, OSError):
         transaction.roll_back()
+        if steps:
+            systemd.take_back(steps, found)
         if guarded:
             guard.disarm(params["guard"])
         raise
@@ -180,6 +240,12 @@ if __name__ == "__main__":
             "files": {"type": "list", "elements": "dict", "required": True, "options": FILE_SPEC},
             "verify": COMMANDS,
             "apply": COMMANDS,
+            "units": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {**UNIT_SPEC, "restart_on": PATHS, "reload_on": PATHS},
+            },
             "guard": {"type": "str"},
             "guard_seconds": {"type": "int", "default": 60},
             "guard_restore": COMMANDS,

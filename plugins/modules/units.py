@@ -57,18 +57,8 @@ steps:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
+from ansible_collections.slipway.vps.plugins.module_utils._ansible import UNIT_SPEC, run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import systemd
-
-UNIT_SPEC = {
-    "name": {"type": "str", "required": True},
-    "enabled": {"type": "bool"},
-    "state": {"type": "str", "choices": ["started", "stopped"]},
-    "masked": {"type": "bool"},
-    "restart": {"type": "bool", "default": False},
-    "reload": {"type": "bool", "default": False},
-    "missing_ok": {"type": "bool", "default": False},
-}
 
 
 def main(module: AnsibleModule) -> dict:

@@ -9,7 +9,7 @@ import pytest
 from slipway.commands import Outcome
 from slipway.errors import InputError
 from slipway.host import systemd
-from slipway.host.systemd import Step, UnitFound, UnitSpec, parse_show, plan
+from slipway.host.systemd import Step, UnitFound, UnitSpec, parse_show, plan, reread, touched
 
 RUNNING = UnitFound("loaded", "active", "enabled", "simple")
 STOPPED = UnitFound("loaded", "inactive", "disabled", "simple")
@@ -73,4 +73,50 @@ def test_neighbours_of_the_same_verb_go_in_one_call(monkeypatch: pytest.MonkeyPa
         ["start", "docker.service", "slipway-network.service"],
         ["restart", "systemd-journald.service"],
         ["start", "caddy.service"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("watched", "changed", "expected"),
+    [
+        ([], ["/etc/a"], False),
+        (["/etc/a"], [], False),
+        (["/etc/a"], ["/etc/a"], True),
+        (["/etc/a"], ["/etc/a/b", "/etc/ab"], False),
+        (["/etc/a/"], ["/etc/a/b"], True),
+        (["/etc/a/"], ["/etc/a", "/etc/ab"], False),
+        (["/"], ["/etc/a"], True),
+    ],
+)
+def test_a_path_that_is_watched_and_changed_is_noticed(watched: list[str], changed: list[str], expected: bool) -> None:
+    assert touched(watched, changed) is expected
+    spec = UnitSpec.parse({"name": "a.service", "restart_on": watched, "reload_on": watched}, changed)
+    assert (spec.restart, spec.reload) == (expected, expected)
+
+
+def test_what_is_asked_for_anyway_needs_no_changed_path() -> None:
+    spec = UnitSpec.parse({"name": "a.service", "restart": True, "restart_on": ["/etc/a"]})
+    assert (spec.restart, spec.reload) == (True, False)
+
+
+def test_systemd_reads_again_only_what_lies_in_its_folders() -> None:
+    assert reread(["/etc/docker/daemon.json", "/etc/systemd/system/a.service.d/b.conf"])
+    assert not reread(["/etc/docker/daemon.json", "/etc/systemd.conf"])
+
+
+def test_what_ran_before_a_failed_start_runs_again_and_what_was_new_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[list[str]] = []
+
+    def note(argv: list[str], **_: Any) -> Outcome:
+        calls.append(argv[1:])
+        return Outcome(tuple(argv), 1, "", "no")  # however badly it goes
+
+    monkeypatch.setattr(systemd, "run", note)
+    steps = [Step("enable", "new.timer"), Step("start", "new.timer"), Step("restart", "old.service")]
+    systemd.take_back(steps, {"old.service": RUNNING, "new.timer": MISSING})
+    assert calls == [
+        ["daemon-reload"],
+        ["stop", "--", "new.timer"],
+        ["restart", "--", "old.service"],
+        ["disable", "--", "new.timer"],
     ]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from ..commands import run
 from ..errors import InputError, SlipwayError
 
+# Where unit files lie that systemd has to read again after a change.
+UNIT_FOLDERS = ("/etc/systemd/", "/usr/local/lib/systemd/")
 PROPERTIES = ("Id", "Names", "LoadState", "ActiveState", "UnitFileState", "Type", "RemainAfterExit")
 
 
@@ -31,13 +33,31 @@ class UnitSpec:
     missing_ok: bool = False
 
     @classmethod
-    def parse(cls, raw: dict[str, Any]) -> UnitSpec:
-        """From a plain mapping. Raises InputError on a name without a type suffix."""
+    def parse(cls, raw: dict[str, Any], changed: Iterable[str] = ()) -> UnitSpec:
+        """From a plain mapping. Raises InputError on a name without a type suffix.
+
+        ``changed``: paths that ``restart_on`` and ``reload_on`` are held against.
+        """
         name = raw["name"]
         if "." not in name:
             raise InputError(f"The unit name '{name}' has no type", "a full name such as ssh.service")
         known = {key: raw[key] for key in cls.__dataclass_fields__ if raw.get(key) is not None}
+        paths = list(changed)
+        for verb in ("restart", "reload"):
+            known[verb] = bool(known.get(verb)) or touched(raw.get(f"{verb}_on") or (), paths)
         return cls(**known)
+
+
+def touched(watched: Iterable[str], changed: Iterable[str]) -> bool:
+    """Whether a changed path is one of those watched; one that ends with a slash stands for all below it."""
+    exact = set(watched)
+    folders = tuple(path for path in exact if path.endswith("/"))
+    return any(path in exact or path.startswith(folders) for path in changed)
+
+
+def reread(changed: Iterable[str]) -> bool:
+    """Whether systemd has to read its files again after these paths changed."""
+    return touched(UNIT_FOLDERS, changed)
 
 
 @dataclass(frozen=True)
@@ -141,6 +161,18 @@ def apply(steps: Sequence[Step], *, daemon_reload: bool) -> None:
     masked = [step.unit for step in steps if step.verb == "mask"]
     if masked:
         _systemctl("mask", masked)
+
+
+def take_back(steps: Sequence[Step], found: dict[str, UnitFound]) -> None:
+    """After the files of failed steps were put back: what ran before runs again, as it was. Never raises."""
+    run(["systemctl", "daemon-reload"], check=False)
+    turned = {step.unit for step in steps if step.verb in ("start", "stop", "restart", "reload")}
+    for name in sorted(turned):
+        before = found.get(name, UnitFound()).running
+        run(["systemctl", "restart" if before else "stop", "--", name], check=False, timeout=300)
+    new = sorted({step.unit for step in steps if step.verb == "enable"})
+    if new:
+        run(["systemctl", "disable", "--", *new], check=False)
 
 
 def _systemctl(verb: str, names: list[str]) -> None:
