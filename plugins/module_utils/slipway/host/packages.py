@@ -57,13 +57,12 @@ class Batch:
 def script(batches: Iterable[Batch], folder: Path, *, bare: bool) -> str:
     """The unit's program. ``NAME.code`` gets the exit code of a transaction, ``NAME.log`` what was said.
 
-    ``bare``: nobody uses the host yet. Then dpkg does not wait for the disk after each file, as Debian's own installer does it
-    (base-installer, 'force-unsafe-io'), with one sync at the end; and no daemon is started by its package: its role does, once,
-    with its configuration.
+    ``bare``: nobody uses the host yet, and what a crash would leave of it is made anew. Then dpkg does not wait for the disk
+    before each rename (dpkg(1), force-unsafe-io), one sync at the end does; and no daemon is started by its package: its role
+    does, once, with its configuration.
     """
     options = [*OPTIONS, *(["-oDpkg::Options::=--force-unsafe-io"] if bare else [])]
     lines = [
-        "#!/bin/sh",
         f"cd {shlex.quote(str(folder))} || exit 1",
         f"export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8{' SYSTEMD_OFFLINE=1' if bare else ''}",
         # The mark comes by a rename: whoever sees it sees the whole code.
@@ -90,9 +89,10 @@ def start(batches: Sequence[Batch], *, bare: bool = False, root: Path = FOLDER) 
     folder.mkdir(mode=0o700, parents=True)
     program = folder / "install"
     program.write_text(script(batches, folder, bare=bare), encoding="utf-8")
-    program.chmod(0o700)
+    program.chmod(0o600)
     argv = ["systemd-run", "--quiet", "--collect", f"--unit={job}", "--description=Slipway installs packages"]
-    run([*argv, "--", str(program)])
+    # Through sh: Debian's initramfs mounts /run so that nothing in it can be started.
+    run([*argv, "--", "/bin/sh", str(program)])
     return job
 
 
