@@ -22,6 +22,8 @@ RUNTIME = "/run/pgbouncer"
 CONSOLE = "pgbouncer"
 LOGIN_SECONDS = 15.0
 PAUSE_SECONDS = 10
+DEAD_MAN, DEAD_MAN_SECONDS = "slipway-pooler-resume", 25
+"""The unit that lets go where the process that held back was killed: before clients get an error (query_wait_timeout, 30 s)."""
 
 
 class PoolerError(SlipwayError):
@@ -158,7 +160,8 @@ def paused(port: int, socket_dir: str = RUNTIME, *, at_most: int = 0) -> Iterato
 
     Gives False, and holds nothing back, where no pooler runs on this host. After PAUSE_SECONDS for each entry it goes on
     whether or not all transactions have ended; with ``at_most`` (seconds, for all entries together) it raises PoolerError
-    then, and holds nothing back any more. They wait at most for the pooler's query_wait_timeout.
+    then, and holds nothing back any more. They wait at most for the pooler's query_wait_timeout; should this process be
+    killed meanwhile, a timer of systemd lets go in its place.
     """
     if not port or not Path(socket_dir, f".s.PGSQL.{port}").exists():
         yield False
@@ -169,6 +172,10 @@ def paused(port: int, socket_dir: str = RUNTIME, *, at_most: int = 0) -> Iterato
     # A client of its own for each command: PAUSE answers when all is quiet, which may be never.
     client = ["runuser", "-u", CONSOLE, "--", "psql", "-XAtq", "-h", socket_dir, "-p", str(port), CONSOLE, "-c"]
     until = time.monotonic() + at_most
+    _disarm()  # of a run that was killed; it would let go in the midst of ours
+    arm = ["systemd-run", "--quiet", "--collect", f"--unit={DEAD_MAN}", f"--on-active={DEAD_MAN_SECONDS}"]
+    resume = [word for entry in entries for word in ("-c", f"RESUME {entry}")]
+    run([*arm, "--timer-property=AccuracySec=1s", *client[:-1], *resume])
     try:
         for entry in entries:
             seconds = f"{max(0.1, until - time.monotonic()):.1f}" if at_most else str(PAUSE_SECONDS)
@@ -183,3 +190,8 @@ def paused(port: int, socket_dir: str = RUNTIME, *, at_most: int = 0) -> Iterato
     finally:
         for entry in entries:
             run([*client, f"RESUME {entry}"], check=False)
+        _disarm()
+
+
+def _disarm() -> None:
+    run(["systemctl", "stop", f"{DEAD_MAN}.timer"], check=False)
