@@ -61,6 +61,7 @@ def rows_of(seen: Mapping[str, Any], app_names: Sequence[str]) -> list[Row]:
     rows += _services(seen.get("services"))
     rows += _database(seen.get("database"))
     rows += backup_rows(seen.get("backups"))
+    rows += _climb(seen.get("climb"))
     rows += _certificates(seen.get("certificates") or ())
     rows += _system(seen.get("system"))
     failed = seen.get("failed_units") or []
@@ -174,6 +175,18 @@ def _database(seen: Any) -> Iterable[Row]:
         yield Row("pool", text, "bad" if longest >= 5 else "warn" if waiting else "good")
     elif pools is None:
         yield Row("pool", "PgBouncer does not answer", "warn", "fab logs pgbouncer")
+
+
+def _climb(seen: Any) -> Iterable[Row]:
+    """The rung's last move: one that was cut off wants to be run again."""
+    if not isinstance(seen, Mapping):
+        return
+    if seen.get("result"):
+        yield Row("last climb", f"{seen['climb']}, {seen['result']} {_ago(seen.get('ended'))}", "quiet")
+        return
+    text = f"{seen['climb']} is in the phase {seen.get('phase')}, begun {_ago(seen.get('started'))}"
+    again = f"unless it is at work now: ansible-playbook -i {{inventory}} playbooks/grow/{seen['climb']}.yml"
+    yield Row("climb", text, "warn", again)
 
 
 def _certificates(seen: Iterable[Mapping[str, Any]]) -> Iterable[Row]:

@@ -256,6 +256,20 @@ def last_deploy() -> dict[str, Any] | None:
     return None
 
 
+CLIMBS = "/var/lib/slipway/climbs"
+
+
+def climb() -> dict[str, Any] | None:
+    """The climb that is at work or was cut off, else the last one that ended; null on a host that never climbed."""
+    known = []
+    for name in sorted(os.listdir(CLIMBS)) if os.path.isdir(CLIMBS) else []:
+        if name.endswith(".json") and not name.startswith("."):
+            one = json.loads(text_of(f"{CLIMBS}/{name}"))
+            phase = one["phases"][-1]["name"] if one["phases"] else ""
+            known.append({key: one[key] for key in ("climb", "started", "ended", "result")} | {"phase": phase})
+    return next((one for one in reversed(known) if not one["result"]), known[-1] if known else None)
+
+
 BACKUP = "/etc/slipway/backup"
 METRICS = "/var/lib/slipway/metrics"
 
@@ -334,6 +348,7 @@ def main(domains: Sequence[str], only: str = "") -> None:
         "last_deploy": last_deploy,
         "certificates": lambda: [certificate(domain) for domain in domains],
         "backups": backups,
+        "climb": climb,
     }
     if only == "history":  # takes its time, so only when asked for
         parts = {only: history}

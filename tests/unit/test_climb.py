@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from slipway import journal
 from slipway.climb import prices, proof
 from slipway.climb.plan import PHASES, Plan, Row, Step, render
-from slipway.climb.record import Record, RecordError, Records, status
+from slipway.climb.record import Record, RecordError, Records, line, status
 from slipway.errors import InputError, UnknownNameError
+
+from console import judge
 
 ROOT = Path(__file__).resolve().parents[2]
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -225,6 +227,15 @@ def test_two_kinds_of_climbs_do_not_see_each_other(tmp_path: Path) -> None:
     assert [one["climb"] for one in told["done"]] == ["resize"]
 
 
+def test_the_status_has_a_line_for_what_was_cut_off_and_for_what_was_done_last(tmp_path: Path) -> None:
+    kept = records(tmp_path)
+    assert line(status(kept)) == ""
+    kept.enter("resize", "cut_over", who="ops", now=NOW, plan={})
+    assert "resize stopped in the phase cut_over" in line(status(kept))
+    kept.end("resize", who="ops", now=NOW)
+    assert line(status(kept)) == "climb: the last was resize, done 2026-01-31T12:00:00Z"
+
+
 def test_no_phase_begins_and_no_climb_ends_that_was_not_opened(tmp_path: Path) -> None:
     kept = records(tmp_path)
     with pytest.raises(RecordError):
@@ -257,3 +268,16 @@ def test_however_often_it_is_cut_off_there_is_one_record_and_it_knows_how_far_it
         assert len(records(Path(folder)).all()) == 1
         assert found.reached == max(PHASES.index(name) for name in phases)
         assert [one.name for one in found.phases if not one.ended] == [phases[-1]]
+
+
+# -- fab status ---------------------------------------------------------------------------------------------------
+
+
+def test_a_climb_that_was_cut_off_is_a_warning_with_the_way_on() -> None:
+    seen = {"climb": "resize", "phase": "cut_over", "started": "2026-01-31T12:00:00Z", "ended": "", "result": ""}
+    (row,) = [row for row in judge.rows_of({"climb": seen}, []) if "climb" in row.label]
+    assert (row.level, "in the phase cut_over" in row.text) == ("warn", True)
+    assert "playbooks/grow/resize.yml" in row.hint
+    done = {**seen, "ended": "2026-01-31T12:01:00Z", "result": "done"}
+    (row,) = [row for row in judge.rows_of({"climb": done}, []) if "climb" in row.label]
+    assert (row.label, row.level, row.hint) == ("last climb", "quiet", "")

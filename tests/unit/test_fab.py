@@ -28,6 +28,7 @@ HEALTHY: dict[str, Any] = {
     "services": {"ssh": {"state": "active", "version": "10.0p1-7"}, "caddy": {"state": "active", "version": "2.6.2-12"}},
     "failed_units": [],
     "backups": None,
+    "climb": None,
     "updates": {"all": 0, "security": 0},
     "database": {
         "version": "17.6", "max_connections": 50, "connections": 9, "standby": False, "databases_mb": {"postgres": 7, "notes": 12},

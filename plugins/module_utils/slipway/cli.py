@@ -18,6 +18,7 @@ from .backup import ctl as backupctl
 from .backup.drills import ctl as drillctl
 from .backup.pitr import ctl as pitrctl
 from .backup.restores import ctl as restorectl
+from .climb import record as climbs
 from .deploy import ctl as appctl
 from .deploy import images
 from .deploy.colours import Interrupted
@@ -197,12 +198,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         backups = backupctl.status(datetime.now(UTC))
         if arguments.json:
             whole = {"version": __version__, "apps": found, "backups": backups, "journal": tail(JOURNAL, 5)}
+            whole["climbs"] = climbs.status(climbs.Records())
             _say(json.dumps(whole, indent=1))
         else:
             for item in found:
                 _say(appctl.line(item))
             if backups is not None:
                 _say(backupctl.line(backups))
+            if told := climbs.line(climbs.status(climbs.Records())):
+                _say(told)
     except SlipwayError as error:
         print(f"slipway: {error}", file=sys.stderr)
         return 1

@@ -168,3 +168,13 @@ def status(records: Records) -> dict[str, Any]:
     if at_work is not None:
         open_one = {"climb": at_work.climb, "id": at_work.id, "phase": at_work.phase, "started": at_work.started}
     return {"open": open_one, "done": done[-10:]}
+
+
+def line(found: Mapping[str, Any]) -> str:
+    """The same on one line; empty on a host that never climbed."""
+    if at_work := found["open"]:
+        return f"climb: {at_work['climb']} stopped in the phase {at_work['phase']} (begun {at_work['started']}), or is at work: run its playbook again"
+    if found["done"]:
+        last = found["done"][-1]
+        return f"climb: the last was {last['climb']}, {last['result']} {last['ended']}"
+    return ""
