@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The climb ``grow/resize.yml``: up under load, down through kills at every phase boundary, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.fingerprint import differences, fingerprint
+from tests.integration.grow import Grow
+from tests.integration.world import recap
+from tests.load.background import BackgroundLoad
+from tests.load.model import Report, ledger_query, parse_ledger, reconcile
+from tests.load.runner import Plan
+from tests.load.target import Target
+
+pytest_plugins = ["tests.integration.grow_fixture"]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+
+SMALL, LARGE = 2048, 4096
+RATE = 40.0
+PAUSE_MS = 5000
+"""What a write may wait for at most, the issue's own bound."""
+
+
+def running(grown: Grow) -> dict[str, str]:
+    """What a person would look at to believe it: the server, the pooler's console, the container's own control group."""
+    app = json.loads(grown.world.root("slipway app status --json"))["apps"][0]
+    inspected = json.loads(
+        grown.world.root(
+            f"docker inspect slipway-notes-{app['colour']}-app 2>/dev/null || docker inspect $(docker ps -q)"
+        )
+    )
+    env = dict(word.partition("=")[::2] for word in inspected[0]["Config"]["Env"])
+    console = "runuser -u pgbouncer -- psql -XAtq -h /run/pgbouncer -p 6432 pgbouncer -c"
+    pools = grown.world.root(f"{console} 'SHOW DATABASES'").splitlines()
+    return {
+        "shared_buffers": grown.world.sql("SHOW shared_buffers"),
+        "max_connections": grown.world.sql("SHOW max_connections"),
+        "max_client_conn": next(
+            line.split("|")[1] for line in grown.world.root(f"{console} 'SHOW CONFIG'").splitlines() if line.startswith("max_client_conn|")
+        ),
+        "pool": next(line.split("|")[6] for line in pools if line.startswith("notes|")),
+        "memory_mb": str(inspected[0]["HostConfig"]["Memory"] // 2**20),
+        "client_pool": env["POOL_SIZE"],
+    }  # fmt: skip
+
+
+SIZED = {
+    SMALL: {"shared_buffers": "512MB", "max_connections": "50", "max_client_conn": "500", "pool": "11", "memory_mb": "316", "client_pool": "10"},
+    LARGE: {"shared_buffers": "1GB", "max_connections": "100", "max_client_conn": "1000", "pool": "12", "memory_mb": "808", "client_pool": "15"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_again(grown: Grow) -> Iterator[None]:
+    """The next file's climb begins on a small host, as this one did."""
+    grown.size(SMALL)
+    grown.climb("resize")
+    yield
+    grown.size(SMALL)
+    grown.climb("resize")
+
+
+def loaded(grown: Grow) -> BackgroundLoad:
+    return BackgroundLoad(
+        Target(f"https://{grown.world.domain}", grown.world.ip, str(grown.world.ca)), Plan(rate=RATE, seconds=None)
+    )
+
+
+def nothing_failed(grown: Grow, report: Report, what: str) -> None:
+    """No request failed, none was lost, none stored twice, none waited for longer than the bound."""
+    stored = parse_ledger(grown.world.sql(ledger_query(report.ledger)))
+    found = reconcile(report, stored)
+    writes = [one.ms for one in report.slowest if one.method == "POST"]
+    print(f"{what}: {report.ok} requests, {len(report.failed)} failed, longest {report.slowest[0].ms:.0f} ms, "
+          f"longest write {max(writes, default=0):.0f} ms, client's own lag {report.largest_lag_ms:.0f} ms")  # fmt: skip
+    assert report.failed == [], report.kinds
+    assert report.planned == report.sent == report.ok
+    assert found.acknowledged > 100
+    assert (found.lost, found.duplicated, found.unanswered) == ([], [], [])
+    assert report.slowest[0].ms - report.largest_lag_ms < PAUSE_MS
+
+
+def test_check_prints_the_plan_and_leaves_the_host_as_it_was(grown: Grow) -> None:
+    grown.size(LARGE)
+    try:
+        said = grown.check_touches_nothing("resize")
+    finally:
+        grown.size(SMALL)
+    assert "> postgres shared_buffers" in said
+    assert "512MB  1024MB  PostgreSQL restarts" in said
+    assert "a month" in said
+    assert "nothing was changed." in said
+
+
+def test_nothing_to_do_says_so_and_changes_nothing(grown: Grow) -> None:
+    before = len(grown.records())
+    done = grown.climb("resize")
+    assert "Nothing to do" in done.stdout
+    assert recap(done)["changed"] == 0
+    assert len(grown.records()) == before
+
+
+def test_up_under_load_no_request_fails_and_everything_runs_with_its_new_size(grown: Grow) -> None:
+    assert running(grown) == SIZED[SMALL]
+    pooler = grown.world.root("systemctl show -p MainPID --value pgbouncer.service")
+    grown.size(LARGE)
+    with loaded(grown) as load:
+        time.sleep(3)
+        done = grown.climb("resize")
+        time.sleep(3)
+        report = load.stop()
+    nothing_failed(grown, report, "up")
+    assert running(grown) == SIZED[LARGE]
+    assert grown.world.root("systemctl show -p MainPID --value pgbouncer.service") == pooler, "the pooler was restarted"
+    last = grown.records()[-1]
+    assert (last["climb"], last["result"], [one["name"] for one in last["phases"]]) == (
+        "resize", "done", ["prove", "prepare", "cut_over", "verify"],
+    )  # fmt: skip
+    held = float(last["facts"]["held_seconds"])
+    print(f"held by the pooler: {held} s")
+    assert 0 < held < PAUSE_MS / 1000
+    assert "every figure was read back" in done.stdout
+    assert '"what":"climb","climb":"resize"' in grown.world.root("tail -n 3 /var/log/slipway/journal.jsonl")
+    grown.site_changes_nothing()
+
+
+def test_a_backup_that_a_drill_has_proved_stands_behind_it(grown: Grow) -> None:
+    drills = json.loads(grown.world.root("slipway drill list --json"))["drills"]
+    assert drills[0]["verdict"] == "proved"
+    assert (
+        "restored and proved by a drill" in grown.records()[-1]["plan"]["proof"]
+        or "drilled first" in grown.records()[-1]["plan"]["proof"]
+    )
+
+
+def test_a_long_transaction_ends_it_before_anything_is_changed(grown: Grow) -> None:
+    sleeper = subprocess.Popen(
+        ["ssh", "-F", str(grown.world.lab.ssh_config), "-o", "BatchMode=yes", "-l", "ops", grown.world.host.name,
+         "sudo runuser -u postgres -- psql -XAtqc 'SELECT pg_sleep(90)' notes"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    grown.size(SMALL)
+    try:
+        time.sleep(4)
+        before = fingerprint(grown.world)
+        done = grown.climb("resize", "-e", "rung_resize_longest_transaction=2", good=False)
+        assert "has been open for" in done.stdout
+        assert "To mend it" in done.stdout
+        assert differences(before, fingerprint(grown.world)) == {}
+    finally:
+        grown.world.sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(90)%'"
+        )
+        sleeper.wait(30)
+        grown.size(LARGE)
+
+
+def test_a_pooler_whose_holder_was_killed_is_let_go_by_the_host_itself(grown: Grow) -> None:
+    """As if power had gone from the process, not from the host, in the midst of PostgreSQL's restart."""
+    program = (
+        "import os, sys; sys.path.insert(0, os.path.realpath('/usr/lib/slipway/current'))\n"
+        "from slipway.postgres import pooler\n"
+        "with pooler.paused(6432): os.kill(os.getpid(), 9)"
+    )
+    grown.world.root(["python3", "-c", program], check=False)
+    started = time.monotonic()
+    body = json.dumps({"id": "5f0c1a52-7d1e-4d36-9f0e-000000000001", "text": "waited"})
+    done = grown.world.curl(
+        "/api/notes", "-X", "POST", "-H", "Content-Type: application/json", "-d", body, "-w", "%{http_code}"
+    )
+    waited = time.monotonic() - started
+    grown.world.sql("DELETE FROM notes WHERE text = 'waited'")
+    assert done.stdout.endswith("201"), done.stdout + done.stderr
+    assert 5 < waited < 29
+
+
+def test_a_budget_that_does_not_fit_is_refused_and_nothing_is_changed(grown: Grow) -> None:
+    before = fingerprint(grown.world)
+    grown.settings = {"postgres_settings": {"shared_buffers": "3500MB"}}
+    try:
+        done = grown.climb("resize", good=False)
+    finally:
+        grown.settings = {}
+        grown.world.write_inventory()
+    assert "does not fit" in done.stdout or "MB" in done.stdout
+    assert "To mend it" in done.stdout
+    assert differences(before, fingerprint(grown.world)) == {}
+
+
+def test_down_through_a_kill_at_every_phase_boundary_and_inside_the_cut_over(grown: Grow) -> None:
+    grown.size(SMALL)
+    boundaries = [
+        ("climb : Begin", 1, "prove"),
+        ("climb : Note the phase", 1, "prepare"),
+        ("climb : Note the phase", 2, "cut_over"),
+        ("app : Start the deploy of notes", 1, "cut_over"),
+        ("postgres : Configure PostgreSQL", 1, "cut_over"),
+        ("climb : Note the phase", 3, "verify"),
+    ]
+    with loaded(grown) as load:
+        for task, number, phase in boundaries:
+            grown.killed("resize", task, number)
+            left = grown.records()[-1]
+            assert (left["phases"][-1]["name"], left["result"]) == (phase, ""), task
+        done = grown.climb("resize")
+        time.sleep(2)
+        report = load.stop()
+    nothing_failed(grown, report, f"down, killed {len(boundaries)} times")
+    assert "stopped in the phase verify" in done.stdout
+    assert running(grown) == SIZED[SMALL]
+    last = grown.records()[-1]
+    assert last["result"] == "done"
+    assert len([one for one in grown.records() if not one["result"]]) == 0
+    assert "Nothing to do" in grown.climb("resize").stdout
+    grown.site_changes_nothing()
