@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: climb_record
 short_description: Keeps the record of a climb on its host
-version_added: "0.2.0"
+version_added: "0.1.0"
 description:
   - Looks whether a climb of this kind is at work on the host, begins a phase of it, or ends it.
   - The file is replaced whole and is on disk when the module returns, so that a run after a crash knows where to go on.

@@ -7,7 +7,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: resize_info
 short_description: Plans a resize from what really runs
-version_added: "0.2.0"
+version_added: "0.1.0"
 description:
   - Reads C(pg_settings), PgBouncer's console and the limits of the running containers, and compares them with what the sizing says.
     Changes nothing.

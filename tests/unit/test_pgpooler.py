@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from slipway.commands import Outcome
+from slipway.postgres import pooler
 from slipway.postgres.cluster import newest_change
-from slipway.postgres.pooler import Client, differing, paused, transaction_entries
+from slipway.postgres.pooler import Client, PoolerError, differing, left_paused, paused, transaction_entries
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,63 @@ def test_sessions_and_the_console_are_never_paused() -> None:
 def test_nothing_is_paused_where_there_is_no_pooler(port: int, tmp_path: Path) -> None:
     with paused(port, str(tmp_path)) as held:
         assert held is False
+
+
+class Console:
+    """A pooler's console with two entries of apps, and the commands that went to it and around it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pause_code: int = 0) -> None:
+        self.said: list[str] = []
+        self.pause_code = pause_code
+        self.description = [Column("name"), Column("pool_mode"), Column("paused")]
+        monkeypatch.setattr(pooler, "console", lambda *_: contextlib.nullcontext(self))
+        monkeypatch.setattr(pooler, "run", self.run)
+
+    def execute(self, _text: str) -> Console:
+        return self
+
+    def fetchall(self) -> list[tuple[str, str, int]]:
+        return [("notes", "transaction", 0), ("notes_session", "session", 0), ("blog", "transaction", 1)]
+
+    def run(self, argv: list[str], **_: object) -> Outcome:
+        words = " ".join(argv)
+        self.said.append(
+            "arm" if argv[0] == "systemd-run" else "disarm" if argv[0] == "systemctl" else words.split("pgbouncer ")[-1]
+        )
+        return Outcome(tuple(argv), self.pause_code if argv[0] == "timeout" else 0, "", "")
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+
+
+def test_what_lets_go_in_our_place_is_armed_before_the_pause_and_disarmed_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(monkeypatch)
+    (tmp_path / ".s.PGSQL.6432").touch()
+    with paused(6432, str(tmp_path)) as held:
+        console.said.append("restart")
+    assert held
+    assert console.said == [
+        "disarm", "arm", "-c PAUSE notes", "-c PAUSE blog", "restart", "-c RESUME notes -c RESUME blog", "disarm",
+    ]  # fmt: skip
+
+
+def test_transactions_that_do_not_end_in_time_stop_it_and_everybody_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(monkeypatch, pause_code=124)
+    (tmp_path / ".s.PGSQL.6432").touch()
+    with pytest.raises(PoolerError, match="still at work after 3 s"), paused(6432, str(tmp_path), at_most=3):
+        console.said.append("restart")
+    assert "restart" not in console.said
+    assert console.said[-2:] == ["-c RESUME notes -c RESUME blog", "disarm"]
+
+
+def test_entries_that_were_left_paused_are_named() -> None:
+    assert left_paused([("notes", 1), ("blog", 0), ("pgbouncer", 1)], ["name", "paused"]) == ["notes"]
 
 
 def test_a_client_never_shows_its_password() -> None:

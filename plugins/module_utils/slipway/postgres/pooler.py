@@ -169,28 +169,38 @@ def paused(port: int, socket_dir: str = RUNTIME, *, at_most: int = 0) -> Iterato
     with console(port, socket_dir) as connection:
         cursor = connection.execute("SHOW DATABASES")
         entries = transaction_entries(cursor.fetchall(), [column.name for column in cursor.description])
-    # A client of its own for each command: PAUSE answers when all is quiet, which may be never.
-    client = ["runuser", "-u", CONSOLE, "--", "psql", "-XAtq", "-h", socket_dir, "-p", str(port), CONSOLE, "-c"]
-    until = time.monotonic() + at_most
+    client = ["runuser", "-u", CONSOLE, "--", "psql", "-XAtq", "-h", socket_dir, "-p", str(port), CONSOLE]
+    # One client for all of them: each costs a tenth of a second, while everybody waits.
+    resume = [*client, *_each("RESUME", entries)]
     _disarm()  # of a run that was killed; it would let go in the midst of ours
     arm = ["systemd-run", "--quiet", "--collect", f"--unit={DEAD_MAN}", f"--on-active={DEAD_MAN_SECONDS}"]
-    resume = [word for entry in entries for word in ("-c", f"RESUME {entry}")]
-    run([*arm, "--timer-property=AccuracySec=1s", *client[:-1], *resume])
+    run([*arm, "--timer-property=AccuracySec=1s", *resume])
     try:
-        for entry in entries:
-            seconds = f"{max(0.1, until - time.monotonic()):.1f}" if at_most else str(PAUSE_SECONDS)
-            done = run(["timeout", seconds, *client, f"PAUSE {entry}"], check=False)
-            if at_most and not done.ok:
-                raise PoolerError(
-                    f"Transactions of {entry} were still at work after {at_most} s, so PostgreSQL was not restarted",
-                    "transactions that end soon: a restart would cut them off",
-                    "look what is at work (fab psql: SELECT pid, state, query FROM pg_stat_activity), then run the playbook again",
-                )
+        _pause(client, entries, at_most)
         yield True
     finally:
-        for entry in entries:
-            run([*client, f"RESUME {entry}"], check=False)
+        run(resume, check=False)
         _disarm()
+
+
+def _each(command: str, entries: Iterable[str]) -> list[str]:
+    """psql's words for a command on each entry."""
+    return [word for entry in entries for word in ("-c", f"{command} {entry}")]
+
+
+def _pause(client: list[str], entries: list[str], at_most: int) -> None:
+    # A client that can be given up: PAUSE answers when all is quiet, which may be never.
+    if not at_most:
+        for entry in entries:
+            run(["timeout", str(PAUSE_SECONDS), *client, *_each("PAUSE", [entry])], check=False)
+        return
+    done = run(["timeout", str(at_most), *client, "-v", "ON_ERROR_STOP=1", *_each("PAUSE", entries)], check=False)
+    if not done.ok:
+        raise PoolerError(
+            f"Transactions were still at work after {at_most} s, so PostgreSQL was not restarted",
+            "transactions that end soon: a restart would cut them off",
+            "look what is at work (fab psql: SELECT pid, state, query FROM pg_stat_activity), then run the playbook again",
+        )
 
 
 def _disarm() -> None:
