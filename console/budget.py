@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from slipway.errors import InputError
-from slipway.sizing.plan import SETTING_NAMES, Sizing, render_budget, size_from_facts
+from slipway.sizing.plan import Sizing, render_budget, size_from_facts
 
 from . import hosts
 from .remote import look
@@ -36,7 +36,9 @@ def show(
     else:
         assert fleet is not None  # noqa: S101  (_fleet raises otherwise)
         facts = look(fleet.host(group="db"), [], "system")["system"]
-    sizing = size_from_facts(facts, role=role, apps=[] if dedicated else apps, overrides=_sized(fleet))
+    sizing = size_from_facts(
+        facts, role=role, apps=[] if dedicated else apps, overrides=fleet.overrides if fleet else {}
+    )
     return json.dumps(sizing.to_dict(), indent=2) if as_json else text_of(sizing)
 
 
@@ -48,11 +50,6 @@ def _fleet(inventory: str, *, needed: bool) -> hosts.Fleet | None:
         if needed or inventory:
             raise
         return None
-
-
-def _sized(fleet: hosts.Fleet | None) -> dict[str, Any]:
-    """Of the user's own PostgreSQL settings those that the sizing reckons with."""
-    return {name: value for name, value in (fleet.overrides if fleet else {}).items() if name in SETTING_NAMES}
 
 
 def text_of(sizing: Sizing) -> str:

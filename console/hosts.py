@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway.errors import InputError
+from slipway.sizing.settings import own_figures
 
 from .vault import VaultPasswordError, inventory_of, password_for
 
@@ -156,7 +157,7 @@ def read_fleet(inventory: Path) -> Fleet:
         str(first.get("slipway_environment", "")),
         tuple(endpoint(view) for view in hosts),
         tuple(app for app in apps if isinstance(app, Mapping)) if isinstance(apps, list) else (),
-        dict(first.get("postgres_settings") or {}),
+        own_figures(first.get("postgres_settings") or {}, first.get("slipway_redis_memory_mb", "auto")),
     )
 
 
@@ -169,7 +170,7 @@ def _load_plugins() -> None:
 
 
 CONNECTION = ("ansible_host", "ansible_port", "ansible_user", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
-WANTED = (*CONNECTION, "ansible_ssh_extra_args", "slipway_admin_user", "slipway_environment", "slipway_apps", "postgres_settings",
+WANTED = (*CONNECTION, "ansible_ssh_extra_args", "slipway_admin_user", "slipway_environment", "slipway_apps", "postgres_settings", "slipway_redis_memory_mb",
           "inventory_hostname", "group_names")  # fmt: skip
 
 

@@ -129,7 +129,9 @@ def new_secrets(answers: Answers, keys: BackupKeys) -> dict[str, Any]:
         "vault_backup_identity": keys.drills.identity,
         "vault_pitr_passphrase": secrets.token_urlsafe(36),
         "vault_apps": {
-            answers.app: {"database_password": secrets.token_urlsafe(32), "secret_key": secrets.token_urlsafe(32)}
+            answers.app: {
+                name: secrets.token_urlsafe(32) for name in ("database_password", "secret_key", "redis_password")
+            }
         },
     }
 

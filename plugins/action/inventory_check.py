@@ -18,6 +18,7 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory import rules
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.backup_settings import VAULT, check_drills
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.redis_rules import check_redis_wished
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.schema import Problem
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.settings import SETTINGS
 from ansible_collections.slipway.vps.plugins.plugin_utils.inventory_files import read_source, shown, variable_files
@@ -79,6 +80,7 @@ class ActionModule(ActionBase):
         groups["ungrouped"] = [name for name in groups.get("ungrouped", []) if name not in ("localhost",)]
         yield from rules.check_groups(groups, as_words(first.get("slipway_extra_groups")))
         yield from check_drills(groups, first)
+        yield from check_redis_wished(groups, first.get("slipway_apps"))
         if not hosts:
             return  # without a host nothing is known of its variables, and all would look unknown
         words = as_words(first.get("slipway_extra_variables"))

@@ -14,7 +14,7 @@ DOCUMENTATION = r"""
 name: resolve_apps
 short_description: From slipway_apps to what each role needs
 version_added: "0.1.0"
-description: Gives every app its ports, database addresses and numbers, as lists C(apps), C(sites) and C(databases).
+description: Gives every app its ports, database addresses and numbers, as lists C(apps), C(sites), C(databases) and C(redis).
 positional: sizing, vault
 options:
   _input: {description: The list C(slipway_apps)., type: list, elements: dict, required: true}
@@ -31,7 +31,7 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-_value: {description: "Lists C(apps), C(sites) and C(databases).", type: dict}
+_value: {description: "Lists C(apps), C(sites), C(databases) and C(redis).", type: dict}
 """
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing.plan import (
-    SETTING_NAMES,
     Sizing,
     render_budget,
     size_from_facts,
 )
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.sizing.settings import own_figures
 
 DOCUMENTATION = r"""
 name: sizing
@@ -33,8 +33,8 @@ options:
   role: {description: "V(shared) (apps beside the database) or V(dedicated) (the database alone).", type: str, default: shared}
   apps:
     description: >-
-      The apps on the host, as in C(slipway_apps): C(name), C(workers), C(concurrency), C(memory_mb), C(database), C(state) are
-      read (V(auto) or unset: by the rule; those with C(state=absent) are left out), everything else is passed over.
+      The apps on the host, as in C(slipway_apps): C(name), C(workers), C(concurrency), C(memory_mb), C(database), C(redis), C(state)
+      are read (V(auto) or unset: by the rule; those with C(state=absent) are left out), everything else is passed over.
     type: list
     elements: dict
     default: []
@@ -43,7 +43,7 @@ options:
     type: dict
     default: {}
   pooler: {description: Whether PgBouncer stands before Postgres., type: bool, default: true}
-  redis: {description: Whether Redis lives on the host., type: bool, default: false}
+  redis: {description: "Whether Redis lives on the host; by default where an app names a purpose under C(redis).", type: bool}
   postgres_major: {description: "PostgreSQL's major version; from the facts, else 17.", type: int}
   allow_overcommit: {description: Warn where the budget does not fit the RAM instead of failing., type: bool, default: false}
 """
@@ -86,9 +86,9 @@ def sizing_text(host_facts: Mapping[str, Any], **options: Any) -> str:
     return render_budget(_sizing(host_facts, options))
 
 
-def sized_overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the user's own PostgreSQL settings those that the sizing reckons with; it knows no others."""
-    return {name: value for name, value in settings.items() if name in SETTING_NAMES}
+def sized_overrides(settings: Mapping[str, Any], redis_memory_mb: int | str = "auto") -> dict[str, Any]:
+    """Of the user's own PostgreSQL settings those that the sizing reckons with (it knows no others), and Redis' memory."""
+    return own_figures(settings, redis_memory_mb)
 
 
 class FilterModule:

@@ -95,7 +95,7 @@ def test_two_inventories_share_no_secret(home: Path, inventories: Path) -> None:
         target = init.run({**FLAGS, "name": name}, inventories, interactive=False)
         password = (home / f".config/slipway/{name}.vault-password").read_text().strip()
         found |= {password, *decrypted(target / "group_vars/all/vault.yml", password)["vault_apps"]["notes"].values()}
-    assert len(found) == 6
+    assert len(found) == 8
     assert (
         yaml.safe_load((inventories / "staging/group_vars/all/main.yml").read_text())["slipway_environment"]
         == "staging"

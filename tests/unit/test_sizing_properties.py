@@ -8,8 +8,7 @@ from dataclasses import replace
 from hypothesis import example, given
 from hypothesis import strategies as st
 from slipway.errors import InputError, SlipwayError
-from slipway.sizing.apps import share_out
-from slipway.sizing.budget import PLANS_MB, plan_ram_mb
+from slipway.sizing.budget import PLANS_MB, plan_ram_mb, share_out
 from slipway.sizing.plan import (
     DEDICATED,
     SHARED,
@@ -31,6 +30,7 @@ app_shapes = st.builds(
     concurrency=maybe | st.integers(1, 500),
     memory_mb=maybe | st.integers(64, 4096),
     database=st.booleans(),
+    redis=st.sampled_from([(), ("cache",), ("queue",), ("cache", "queue")]),
 )
 several = st.lists(app_shapes, max_size=6).map(
     lambda apps: tuple(replace(app, name=f"app{i}") for i, app in enumerate(apps))
@@ -137,7 +137,11 @@ def test_the_bounds_of_every_rule_hold(host: HostShape) -> None:
         1 <= app.workers <= max(host.cores, shape.workers or 1)
         for app, shape in zip(sizing.apps, host.apps, strict=False)
     )
-    assert sizing.redis_maxmemory_mb is None or 32 <= sizing.redis_maxmemory_mb <= 256
+    servers = sizing.redis
+    assert bool(servers) == host.redis
+    assert all(server.maxmemory_mb >= 32 for server in servers)
+    assert sum(server.maxmemory_mb for server in servers) <= max(256, 32 * len(servers))
+    assert sizing.budget.group_mb("redis") == sum(server.limit_mb for server in servers)
     assert not [text for text in sizing.warnings if not text.startswith("App ")]
     if sizing.pgbouncer:
         assert 8 <= sizing.pgbouncer.pool_size <= 100

@@ -29,6 +29,7 @@ from .deploy.state import Record
 from .deploy.switch import Switch
 from .errors import SlipwayError
 from .journal import JOURNAL, tail
+from .redis import ctl as redisctl
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     drillctl.add(commands)
     restorectl.add(commands)
     pitrctl.add(commands)
+    redisctl.add(commands)
     status = commands.add_parser("status", help="everything that can be seen of this server")
     status.add_argument("--json", action="store_true", help="for programs")
     journal = commands.add_parser("journal", help="who did what, newest last")
@@ -181,6 +183,7 @@ _COMMANDS = {
     "drill": drillctl.main,
     "restore": restorectl.main,
     "pitr": pitrctl.main,
+    "redis": redisctl.main,
 }
 
 

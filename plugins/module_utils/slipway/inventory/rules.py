@@ -13,6 +13,7 @@ from typing import Any
 from ..deploy.apps import FIRST_PORT, PORT_STEP
 from ..postgres.names import PG_SETTINGS
 from .backup_settings import check_backups
+from .redis_rules import check_redis, check_redis_hosts
 from .schema import Path, Problem, check
 from .settings import CONNECTION_VARIABLES, GROUPS, PLACEHOLDER, PLAYBOOK_VARIABLES, RESERVED_APP_NAMES, SETTINGS
 from .suggest import closest
@@ -67,6 +68,7 @@ def check_values(variables: Mapping[str, Any]) -> Iterator[Problem]:
     if isinstance(apps, (list, tuple)):
         yield from check_apps(apps)
         yield from _check_passwords(apps, variables.get("vault_apps"))
+        yield from check_redis(apps, variables.get("vault_apps"), variables.get("slipway_redis_memory_mb", "auto"))
 
 
 def _check_postgres(settings: Any) -> Iterator[Problem]:
@@ -224,6 +226,7 @@ def check_groups(groups: Mapping[str, Sequence[str]], extra: Sequence[str] = ())
             f"edge, app and db are not the same hosts ({shape})",
             "put the host into all three; split shapes are a later rung",
         )
+    yield from check_redis_hosts(groups)
 
 
 def check_placeholders(value: Any, path: Path) -> Iterator[Problem]:

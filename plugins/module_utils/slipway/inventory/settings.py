@@ -10,6 +10,7 @@ from __future__ import annotations
 from ..caddy.site import RATE_LIMIT
 from ..deploy.spec import JOBS_MOST
 from ..sizing.model import JOB_MEMORY_MB
+from ..sizing.redis import PURPOSES
 from .backup_settings import BACKUP_SETTINGS
 from .schema import Field
 
@@ -21,7 +22,7 @@ GROUPS = {
     "app": "runs the applications",
     "worker": "runs background jobs (the hosts of app, until a later rung)",
     "db": "runs PostgreSQL",
-    "redis": "runs Redis (a later rung)",
+    "redis": "runs Redis for the apps (rung 2: the hosts of app)",
     "monitor": "runs Prometheus (a later rung)",
     "drill": "restores backups to prove them (the hosts of db, where it is empty)",
 }
@@ -138,6 +139,13 @@ APP = Field(
         "database": Field("boolean", "give it a database and a role of its own, both named like the app", default=True),
         "extensions": Field(
             "list", "PostgreSQL extensions in its database", default=[], items=Field("string", "an extension")
+        ),
+        "redis": Field(
+            "list",
+            "what it wants of Redis: cache (the least used is evicted, nothing is kept over a restart) or queue "
+            "(nothing is evicted, kept on disk), or both; each is a server of its own, REDIS_URL is the first",
+            default=[],
+            items=Field("string", "a purpose", choices=PURPOSES),
         ),
         "health": HEALTH,
         "release_command": Field(
@@ -274,6 +282,9 @@ SETTINGS: dict[str, Field] = {
     "slipway_prices": Field(
         "mapping", "what a rung costs you a month, in your own words, in place of the figures that a climb shows (rung: text)",
         default={}, values=Field("scalar", "the price"),
+    "slipway_redis_memory_mb": Field(
+        "integer", "what all servers of Redis on a host may keep together, in MB; auto is 256, at most a quarter of what is left",
+        default="auto", literals=("auto",), minimum=32, maximum=262144,
     ),
     "slipway_extra_variables": Field(
         "list", "names of your own variables, so that they are not taken for misspelled ones (a * at the end stands for the rest)",

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import InputError
+from .budget import share_out
 from .model import AppShape, AppSizing, PgBouncerSizing
 
 FIRST_WORKER_MB, NEXT_WORKER_MB = 128, 96
@@ -117,11 +118,6 @@ def _share(left_mb: int, fixed: Mapping[int, int], jobs: list[int]) -> int:
         )
         - 1
     )
-
-
-def share_out(total: int, parts: int) -> list[int]:
-    """``total`` in ``parts`` whole shares that differ by at most one, the larger first."""
-    return [total // parts + (1 if i < total % parts else 0) for i in range(parts)]
 
 
 def _server_shares(pools: PgBouncerSizing | None, users: int) -> list[tuple[int, int]]:

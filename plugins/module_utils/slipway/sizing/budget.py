@@ -102,9 +102,9 @@ def pgbouncer_mb(max_client_conn: int) -> int:
     return 8 + -(-max_client_conn // 100)
 
 
-def redis_mb(maxmemory_mb: int) -> int:
-    """maxmemory and a quarter on top: fragmentation, client buffers, replication backlog."""
-    return maxmemory_mb + -(-maxmemory_mb // 4)
+def share_out(total: int, parts: int) -> list[int]:
+    """``total`` in ``parts`` whole shares that differ by at most one, the larger first."""
+    return [total // parts + (1 if i < total % parts else 0) for i in range(parts)]
 
 
 def bar(mb: int, whole_mb: int, width: int) -> str:

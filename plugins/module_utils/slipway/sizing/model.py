@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from .budget import Budget
+from .redis import PURPOSES, RedisSizing
 from .settings import NEWEST_MAJOR, OLDEST_MAJOR, whole_number
 
 SHARED, DEDICATED = "shared", "dedicated"
@@ -54,6 +55,7 @@ class AppShape:
 
     ``workers``: processes. ``concurrency``: requests at once for each worker. ``memory_mb``: limit of its container.
     ``database``: whether it talks to the database, and so needs a pool. ``jobs``: its background workers.
+    ``redis``: what it wants of Redis.
     """
 
     name: str
@@ -62,6 +64,7 @@ class AppShape:
     memory_mb: int | None = None
     database: bool = True
     jobs: tuple[JobShape, ...] = ()
+    redis: tuple[str, ...] = ()
 
     @property
     def job_count(self) -> int:
@@ -78,6 +81,9 @@ class AppShape:
             value = getattr(self, field)
             if value is not None and value < 1:
                 raise InputError(f"App {self.name} has {field}: {value}", "1 or more", f"correct {field}, or use auto")
+        for purpose in self.redis:
+            if purpose not in PURPOSES:
+                raise InputError(f"App {self.name} wants Redis as '{purpose}'", " or ".join(PURPOSES), "correct redis")
 
     @classmethod
     def from_mapping(cls, app: Mapping[str, Any]) -> AppShape:
@@ -96,6 +102,7 @@ class AppShape:
             memory_mb=number("memory_mb"),
             database=bool(app.get("database", True)),
             jobs=tuple(JobShape.from_mapping(app["name"], job) for job in app.get("jobs") or ()),
+            redis=tuple(str(purpose) for purpose in app.get("redis") or ()),
         )
 
 
@@ -213,10 +220,15 @@ class Sizing:
     postgres: PostgresSizing
     pgbouncer: PgBouncerSizing | None
     apps: tuple[AppSizing, ...]
-    redis_maxmemory_mb: int | None
+    redis: tuple[RedisSizing, ...]
     budget: Budget
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def redis_maxmemory_mb(self) -> int | None:
+        """What all servers of Redis may keep together; None where there is none."""
+        return sum(server.maxmemory_mb for server in self.redis) or None
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -235,7 +247,12 @@ class Sizing:
             "postgres": postgres,
             "pgbouncer": asdict(self.pgbouncer) if self.pgbouncer else None,
             "apps": {app.name: {**asdict(app), "max_requests": app.max_requests} for app in self.apps},
-            "redis": {"maxmemory_mb": self.redis_maxmemory_mb} if self.redis_maxmemory_mb else None,
+            "redis": {
+                "maxmemory_mb": self.redis_maxmemory_mb,
+                "servers": [{**asdict(server), "limit_mb": server.limit_mb} for server in self.redis],
+            }
+            if self.redis
+            else None,
             "budget": {
                 "ram_mb": self.budget.ram_mb,
                 "total_mb": self.budget.total_mb,

@@ -46,7 +46,6 @@ from .budget import (
     docker_mb,
     pgbouncer_mb,
     plan_ram_mb,
-    redis_mb,
     system_lines,
 )
 from .model import DEDICATED, SHARED, AppShape, AppSizing, HostShape, PgBouncerSizing, PostgresSizing, Sizing
@@ -59,6 +58,7 @@ from .postgres import (
     postgres_lines,
     work_mem_rule_mb,
 )
+from .redis import least_redis_mb, size_redis, wished
 from .settings import SETTING_NAMES, parse_overrides, whole_number
 from .view import render_budget
 
@@ -84,7 +84,6 @@ __all__ = [
     "size_from_facts",
 ]
 
-REDIS_MB, REDIS_LEAST_MB = 256, 32
 DEFAULT_POSTGRES_MAJOR = 17  # Debian 13's own
 
 
@@ -112,14 +111,14 @@ def size_from_facts(
     apps: Iterable[Mapping[str, Any]] = (),
     overrides: Mapping[str, object] | None = None,
     pooler: bool = True,
-    redis: bool = False,
+    redis: bool | None = None,
     postgres_major: int | None = None,
     allow_overcommit: bool = False,
 ) -> Sizing:
     """:func:`size` from what ``host_info`` found and what an inventory says.
 
     ``facts`` needs ``ram_mb``, ``cores`` and ``disk_total_mb`` (MB), and may have ``postgres_major``. ``apps`` are entries of
-    ``slipway_apps``; those with ``state: absent`` are left out. Raises what :func:`size` raises, InputError for missing facts.
+    ``slipway_apps``; those with ``state: absent`` are left out. ``redis`` None: where an app names a purpose. Raises what :func:`size` raises, InputError for missing facts.
     """
     missing = [name for name in ("ram_mb", "cores", "disk_total_mb") if not facts.get(name)]
     if missing:
@@ -128,6 +127,7 @@ def size_from_facts(
             "what slipway.vps.host_info returns as ansible_facts.slipway_host",
             "run slipway.vps.host_info on the host first",
         )
+    shapes = tuple(AppShape.from_mapping(app) for app in apps if app.get("state", "present") != "absent")
     host = HostShape(
         ram_mb=whole_number("ram_mb", facts["ram_mb"]),
         cores=whole_number("cores", facts["cores"]),
@@ -137,8 +137,8 @@ def size_from_facts(
             "postgres_major", postgres_major or facts.get("postgres_major") or DEFAULT_POSTGRES_MAJOR
         ),
         pooler=pooler,
-        apps=tuple(AppShape.from_mapping(app) for app in apps if app.get("state", "present") != "absent"),
-        redis=redis,
+        apps=shapes,
+        redis=any(app.redis for app in shapes) if redis is None else redis,
     )
     return size(host, overrides, allow_overcommit=allow_overcommit)
 
@@ -156,7 +156,8 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
     apps = host.apps if host.role == SHARED else ()
     lines = system_lines(ram, host.ram_mb) + _service_lines(host, decide_clients(ram, parsed))
     fixed = sum(line.mb for line in lines)
-    others = fixed + least_apps_mb(apps) + (redis_mb(REDIS_LEAST_MB) if host.redis else 0)
+    servers = wished((app.name, app.redis) for app in host.apps) if host.redis else []
+    others = fixed + least_apps_mb(apps) + least_redis_mb(servers)
     pools = None
     if host.pooler:
         pools = decide_pools(host, memory, parsed, others_mb=others, notes=notes, warnings=warnings)
@@ -189,13 +190,9 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
     lines += postgres_lines(memory, active, work_mem)
 
     left = ram - sum(line.mb for line in lines)
-    maxmemory = None
-    if host.redis:
-        maxmemory = max(REDIS_LEAST_MB, min(REDIS_MB, left // 4))
-        if "redis_maxmemory" in parsed:
-            maxmemory = parsed["redis_maxmemory"].mb
-        lines.append(Line("redis", "redis", redis_mb(maxmemory), f"maxmemory {maxmemory} MB and a quarter"))
-        left -= redis_mb(maxmemory)
+    redis = size_redis(servers, left, parsed["redis_maxmemory"].mb if "redis_maxmemory" in parsed else None)
+    lines += [server.line for server in redis]
+    left -= sum(server.limit_mb for server in redis)
     sized_apps = _apps(host, apps, ram=ram, left=left, pools=pools, connections=memory.connections, notes=notes)
     lines += _app_lines(sized_apps)
     warnings += override_warnings(
@@ -208,7 +205,7 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
         postgres=postgres,
         pgbouncer=pools,
         apps=sized_apps,
-        redis_maxmemory_mb=maxmemory,
+        redis=redis,
         budget=Budget(ram, tuple(lines)),
         notes=tuple(notes),
         warnings=tuple(warnings),

@@ -178,3 +178,9 @@ def parse_overrides(overrides: Mapping[str, object] | None, postgres_major: int)
             "write wal_compression: 'on', or remove it",
         )
     return parsed
+
+
+def own_figures(postgres: Mapping[str, object], redis_memory_mb: int | str = "auto") -> dict[str, object]:
+    """The ``overrides`` that an inventory holds: of its PostgreSQL settings those that sizing decides, and Redis' memory."""
+    own = {} if redis_memory_mb == "auto" else {"redis_maxmemory": f"{redis_memory_mb}MB"}
+    return {name: value for name, value in postgres.items() if name in SETTINGS} | own

@@ -63,8 +63,11 @@ def _decided(sizing: Sizing) -> list[str]:
         if app.client_pool:
             text += f", client pool {app.client_pool} + {app.client_overflow} for each worker"
         lines.append(_named(f"App {app.name}", text))
-    if sizing.redis_maxmemory_mb:
-        lines.append(_named("Redis", f"maxmemory {sizing.redis_maxmemory_mb} MB"))
+    for server in sizing.redis:
+        of = f"{server.purpose} of {server.app}" if server.app else server.purpose
+        lines.append(
+            _named(f"Redis, {of}", f"maxmemory {server.maxmemory_mb} MB, its process at most {server.limit_mb} MB")
+        )
     return lines
 
 
