@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filters ``slipway.vps.redis_files`` and ``slipway.vps.redis_servers``: thin wrappers on :mod:`slipway.redis.server`."""
+"""Filters ``slipway.vps.redis_files``, ``redis_units`` and ``redis_public``: thin wrappers on :mod:`slipway.redis.server`."""
 
 from __future__ import annotations
 
@@ -35,9 +35,17 @@ def redis_files(servers: Iterable[Mapping[str, Any]], listen: Iterable[str]) -> 
     return files([Server.parse(raw) for raw in servers], listen)
 
 
-def redis_servers(servers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Name, unit and paths of each server, without its password: what a task needs to know of it."""
-    return [{"name": one.name, "unit": one.unit, "paths": one.paths} for one in map(Server.parse, servers)]
+def redis_units(servers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each server's unit, as ``managed_files`` takes it: restarted when a file changed that it reads at its start alone."""
+    return [
+        {"name": one.unit, "enabled": True, "state": "started", "restart_on": one.paths}
+        for one in map(Server.parse, servers)
+    ]
+
+
+def redis_public(servers: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each server without its password: what a plan needs to know of it."""
+    return [one.public() for one in map(Server.parse, servers)]
 
 
 class FilterModule:
@@ -45,4 +53,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name to function."""
-        return {"redis_files": redis_files, "redis_servers": redis_servers}
+        return {"redis_files": redis_files, "redis_units": redis_units, "redis_public": redis_public}

@@ -282,6 +282,7 @@ SETTINGS: dict[str, Field] = {
     "slipway_prices": Field(
         "mapping", "what a rung costs you a month, in your own words, in place of the figures that a climb shows (rung: text)",
         default={}, values=Field("scalar", "the price"),
+    ),
     "slipway_redis_memory_mb": Field(
         "integer", "what all servers of Redis on a host may keep together, in MB; auto is 256, at most a quarter of what is left",
         default="auto", literals=("auto",), minimum=32, maximum=262144,

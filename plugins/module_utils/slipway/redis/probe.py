@@ -25,7 +25,7 @@ REFUSED: tuple[tuple[str, ...], ...] = (
     ("KEYS", "slipway:none"),
     ("CLIENT", "LIST"),
     ("REPLICAOF", "NO-SUCH-HOST", "NO-PORT"),
-    ("SAVE", "NO-SUCH-ARGUMENT"),
+    ("SLOWLOG", "LEN"),
 )
 # Redis has its own lock on the two most dangerous, which it looks at before anybody's rights.
 NOT_ALLOWED = ("NOPERM", "ERR DEBUG command not allowed", "ERR MODULE command not allowed")

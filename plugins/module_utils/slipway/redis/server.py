@@ -107,6 +107,18 @@ class Server:
         """The files that it reads at its start alone."""
         return [self.settings_path, self.users_path, self.drop_in_path]
 
+    def public(self) -> dict[str, Any]:
+        """Plain data, without its password."""
+        return {
+            "name": self.name,
+            "app": self.app,
+            "purpose": self.purpose,
+            "port": self.port,
+            "policy": self.policy,
+            "maxmemory_mb": self.maxmemory_mb,
+            "limit_mb": self.limit_mb,
+        }
+
 
 def settings_text(server: Server, listen: Iterable[str]) -> str:
     """The server's redis.conf."""
@@ -204,9 +216,5 @@ def files(servers: Iterable[Server], listen: Iterable[str]) -> list[dict[str, An
 
 def known_text(servers: Iterable[Server], listen: Iterable[str]) -> str:
     """The agent's file."""
-    told = [
-        {"app": one.app, "purpose": one.purpose, "port": one.port, "maxmemory_mb": one.maxmemory_mb,
-         "limit_mb": one.limit_mb, "watch_password": one.watch_password}
-        for one in servers
-    ]  # fmt: skip
+    told = [{**one.public(), "watch_password": one.watch_password} for one in servers]
     return json.dumps({"address": next(iter(listen), "127.0.0.1"), "servers": told}, indent=1) + "\n"
