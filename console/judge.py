@@ -42,12 +42,13 @@ class Report:
         return {**asdict(self), "level": self.level}
 
 
-def rung(groups: Mapping[str, Sequence[str]], ram_mb: Sequence[int]) -> tuple[int, str]:
-    """The rung that a fleet stands on, by its shape: 0 mvp or 1 resize (one host, 4 GB and more), 2 redis, 4 split_db."""
+def rung(groups: Mapping[str, Sequence[str]], ram_mb: Sequence[int], *, jobs: bool = False) -> tuple[int, str]:
+    """The rung that a fleet stands on, by its shape: 0 mvp or 1 resize (one host, 4 GB and more), 2 redis, 3 workers
+    (``jobs``: an app has background workers), 4 split_db."""
     app, db = set(groups.get("app", ())), set(groups.get("db", ()))
     if app and db and not app & db:
         return 4, "split_db"
-    if groups.get("worker"):
+    if groups.get("worker") or jobs:
         return 3, "workers"
     if groups.get("redis"):
         return 2, "redis"
@@ -71,11 +72,16 @@ def rows_of(seen: Mapping[str, Any], app_names: Sequence[str]) -> list[Row]:
     return rows
 
 
-def _apps(seen: Any, wanted: Sequence[str], last: Any) -> Iterable[Row]:
+def apps_by_name(seen: Any) -> dict[str, Mapping[str, Any]]:
+    """The apps of a host as its agent told them."""
     listed = seen.get("apps", seen) if isinstance(seen, Mapping) else seen
     if isinstance(listed, Mapping):
         listed = [{"name": name, **(value if isinstance(value, Mapping) else {})} for name, value in listed.items()]
-    found = {str(app.get("app") or app.get("name")): app for app in listed or () if isinstance(app, Mapping)}
+    return {str(app.get("app") or app.get("name")): app for app in listed or () if isinstance(app, Mapping)}
+
+
+def _apps(seen: Any, wanted: Sequence[str], last: Any) -> Iterable[Row]:
+    found = apps_by_name(seen)
     for name in dict.fromkeys([*wanted, *found]):
         app = found.get(name)
         if app is None:

@@ -11,7 +11,7 @@ from typing import Any
 from slipway.errors import SlipwayError
 
 from .hosts import Endpoint, Fleet
-from .judge import Report, rows_of, rung
+from .judge import Report, apps_by_name, rows_of, rung
 from .remote import look_at_all
 from .style import Style, clean, pad
 
@@ -42,7 +42,8 @@ def summary(fleet: Fleet, found: Sequence[Report]) -> dict[str, Any]:
         for group in host.groups:
             groups.setdefault(group, []).append(host.name)
     ram = [int((report.seen.get("system") or {}).get("ram_mb", 0)) for report in found]
-    number, name = rung(groups, ram)
+    jobs = any(app.get("jobs") for report in found for app in apps_by_name(report.seen.get("apps")).values())
+    number, name = rung(groups, ram, jobs=jobs)
     levels = [report.level for report in found]
     return {
         "inventory": str(fleet.inventory),

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from slipway.errors import InputError
 
-from console import judge, ways_in
+from console import judge, status, ways_in
+from console.hosts import Endpoint, Fleet
 
 
 def test_their_lines_are_among_the_apps_and_alone_by_their_own_name() -> None:
@@ -38,3 +40,12 @@ def test_background_workers_have_a_row_of_their_own(job: dict[str, Any], text: s
     seen = {"apps": [{"app": "notes", "release": "R1", "health": "healthy", "jobs": jobs}]}
     (row,) = [row for row in judge.rows_of(seen, ["notes"]) if row.label == "jobs notes"]
     assert (row.text, row.level) == (text, level)
+
+
+def test_an_app_with_background_workers_is_on_rung_3() -> None:
+    host = Endpoint("web1", "192.0.2.1", groups=("app", "db", "edge"))
+    apps = {"apps": [{"app": "notes", "release": "R1", "jobs": [{"name": "mail", "count": 1, "running": 1}]}]}
+    seen = {"apps": apps, "system": {"ram_mb": 3936}}
+    report = judge.Report("web1", "192.0.2.1", host.groups, seen=seen)
+    fleet = Fleet(Path("inventories/production"), "production", (host,), (), {})
+    assert status.summary(fleet, [report])["rung"] == {"number": 3, "name": "workers"}
