@@ -9,11 +9,13 @@ from typing import Any
 
 from ..commands import CommandError, run
 from ..deploy import compose
+from ..deploy.docker import Docker
 from ..deploy.releases import Store
 from ..errors import SlipwayError
 from ..postgres import pooler as pgpooler
 from ..postgres import server as pgserver
 from .resize import ENVIRONMENT, AppNow, Now, Then
+from .workers import JobNow
 
 
 class LongTransactionError(SlipwayError):
@@ -51,6 +53,18 @@ def apps(names: Iterable[str]) -> dict[str, AppNow]:
                 continue
             raise CommandError(f"Docker does not answer: {done.said}")
         found[name] = container(json.loads(done.stdout)[0])
+    return found
+
+
+def jobs(names: Iterable[str]) -> dict[str, dict[str, JobNow]]:
+    """The background containers that run now, by app and job. Raises CommandError while Docker does not answer."""
+    found: dict[str, dict[str, JobNow]] = {}
+    for name in names:
+        each = found.setdefault(name, {})
+        for one in Docker().jobs(name):
+            if one.state.running:
+                count = each[one.job].count + 1 if one.job in each else 1
+                each[one.job] = JobNow(count, one.memory_mb)
     return found
 
 

@@ -37,13 +37,14 @@ class Running:
 
 @dataclass(frozen=True)
 class JobContainer:
-    """One background container: its name, its job, its colour, its state, and what it gets between SIGTERM and SIGKILL."""
+    """One background container: its name, its job, its colour, its state, what it gets between SIGTERM and SIGKILL, its limit."""
 
     name: str
     job: str
     colour: str
     state: Running
     drain_seconds: int = 10
+    memory_mb: int = 0
 
 
 class Docker:
@@ -130,10 +131,11 @@ class Docker:
         for data in json.loads(done.stdout or "[]"):
             labels = data["Config"].get("Labels") or {}
             name, drain = data["Name"].lstrip("/"), data["Config"].get("StopTimeout")
+            memory = int((data.get("HostConfig") or {}).get("Memory") or 0) // 2**20
             found.append(
                 JobContainer(
                     name, labels.get("slipway.job", ""), labels.get("slipway.colour", ""), _running(data),
-                    10 if drain is None else int(drain),
+                    10 if drain is None else int(drain), memory,
                 )
             )  # fmt: skip
         return sorted(found, key=lambda one: one.name)
