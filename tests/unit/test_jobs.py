@@ -223,6 +223,7 @@ def test_one_that_was_killed_is_started_again_by_the_keeper_and_missed_by_site(h
         {"name": "mail", "count": 2, "running": 1, "restarts": 0, "memory_limit_mb": 128},
         {"name": "index", "count": 1, "running": 1, "restarts": 0, "memory_limit_mb": 256},
     ]
+    assert "; jobs: 1 of 2 mail, 1 of 1 index" in ctl.line(ctl.status(host.store, host.docker, host.probe))  # type: ignore[arg-type]
     before = host.docker.containers[BLUE[2]].pid
     world: Any = World(host.docker, host.switch, host.probe, host.clock, host.journal)  # type: ignore[arg-type]
     assert ctl.keep(host.store, world) == "notes: a container of it did not run and was started"

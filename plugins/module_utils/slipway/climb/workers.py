@@ -138,6 +138,10 @@ def plan(
         notes.append(
             "No app of the inventory has background jobs: name them under jobs in slipway_apps (docs/jobs.md)."
         )
+    elif steps:
+        notes.append(
+            "They fit on the server you have, which costs nothing more; the price is that of one with more cores."
+        )
     ending = [f"{job} of {app}" for app, each in jobs.items() for job in each if job not in wish.jobs.get(app, {})]
     if ending:
         steps.append(

@@ -294,6 +294,8 @@ def line(found: dict[str, Any]) -> str:
     if not found["release"]:
         return f"{found['app']}: not deployed"
     text = f"{found['app']}: {found['release']} in {found['colour']} since {found['since']}, {found['health']}"
+    if found["jobs"]:
+        text += "; jobs: " + ", ".join(f"{job['running']} of {job['count']} {job['name']}" for job in found["jobs"])
     deploy = found["deploy"]
     if deploy and not deploy["result"]:
         text += f"; {deploy['kind']} of {deploy['release']} by {deploy['operator']} in phase {deploy['phase']}"
