@@ -179,7 +179,15 @@ class FakeDocker:
         return one and self._state(one)
 
     def _state(self, one: Container) -> Running:
-        return Running(one.running, one.pid if one.running else 0, one.exit_code, one.restarts, one.image, one.release)
+        return Running(
+            one.running,
+            one.pid if one.running else 0,
+            one.exit_code,
+            one.restarts,
+            one.image,
+            one.release,
+            kept=one.kept,
+        )
 
     def logs(self, container: str, lines: int) -> list[str]:
         return ["no configuration", "the key is planted-secret"] if container in self.containers else []

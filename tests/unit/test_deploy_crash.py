@@ -140,6 +140,33 @@ def test_after_a_crash_and_a_crash_in_the_recovery_one_release_serves(scenario: 
                 host.check()
 
 
+@pytest.mark.parametrize("at", [5, 20, 45])
+def test_a_power_cut_and_a_crash_at_any_step_of_what_follows(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = 0
+    while True:
+        again += 1
+        host = FakeHost(tmp_path / f"{again}", monkeypatch)
+        prepared(host, "second with jobs")
+        host.fuse.at = host.fuse.steps + at
+        with pytest.raises(Killed):
+            host.engine().run()
+        host.fuse.renew()
+        for container in host.docker.containers.values():
+            container.running = False
+        host.switch.routes = []
+        host.fuse.at = host.fuse.steps + again
+        try:
+            host.engine().run()
+            break
+        except Killed:
+            host.fuse.renew()
+            host.engine().run()
+            host.check()
+    assert again > 10
+
+
 def test_power_cut_loses_containers_and_map_and_recovery_brings_them_back(host: FakeHost) -> None:
     host.deploy("1")
     host.want("2")

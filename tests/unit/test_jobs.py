@@ -123,6 +123,7 @@ def test_dockers_own_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"slipway.job": "mail", "slipway.colour": "blue", "slipway.release": "R1"}
     one = {"Name": "/slipway_notes_blue-mail-1", "Image": "sha256:1", "RestartCount": 3, "State": state}
     one["Config"] = {"Labels": labels, "StopTimeout": 45}
+    one["HostConfig"] = {"Memory": 64 << 20, "RestartPolicy": {"Name": "unless-stopped"}}
 
     def run(argv: list[str], **_: Any) -> docker.Outcome:
         if argv[1] == "ps":
@@ -133,6 +134,7 @@ def test_dockers_own_words_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     (found,) = docker.Docker().jobs("notes")
     assert (found.name, found.job, found.colour, found.drain_seconds) == (BLUE[1], "mail", "blue", 45)
     assert (found.state.running, found.state.restarts, found.state.release) == (True, 3, "R1")
+    assert (found.memory_mb, found.state.kept) == (64, True)
 
 
 # -- a deploy -------------------------------------------------------------------------------------------------------

@@ -305,6 +305,7 @@ class Colours:
         served = state is not None and (state.running or state.restarting)
         if not served:
             self.world.docker.up(compose.project(self.app, current.colour), file)
+        if not served or not (state and state.kept):  # a crash may have come between the two
             self.world.docker.keep(name)
         spec, _ = self.store.content(current.release)
         return self.jobs.ensure(spec, current.release, current.colour, file) and served

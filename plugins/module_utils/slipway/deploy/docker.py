@@ -14,6 +14,7 @@ from ..commands import CommandError, Outcome, run
 from ..errors import SlipwayError
 from . import compose
 
+KEPT = "unless-stopped"
 PULL_SECONDS, BUILD_SECONDS, START_SECONDS = 900, 1800, 120
 
 
@@ -23,7 +24,10 @@ class ImageError(SlipwayError):
 
 @dataclass(frozen=True)
 class Running:
-    """What Docker says of a container. ``pid`` is 0 while it does not run; ``exit_code`` counts only then."""
+    """What Docker says of a container. ``pid`` is 0 while it does not run; ``exit_code`` counts only then.
+
+    ``kept``: Docker starts it again whenever it ends, and at boot.
+    """
 
     running: bool
     pid: int
@@ -33,6 +37,7 @@ class Running:
     release: str = ""
     restarting: bool = False
     oom_killed: bool = False
+    kept: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Docker:
 
     def keep(self, container: str) -> None:
         """From now on Docker starts the container again whenever it ends, and at boot."""
-        run(["docker", "update", "--restart", "unless-stopped", container])
+        run(["docker", "update", "--restart", KEPT, container])
 
     def run_release(self, project: str, file: Path, container: str, timeout: float) -> Outcome:
         """Run the release command to its end; the outcome, whatever its code. Raises CommandError on the timeout."""
@@ -131,7 +136,7 @@ class Docker:
         for data in json.loads(done.stdout or "[]"):
             labels = data["Config"].get("Labels") or {}
             name, drain = data["Name"].lstrip("/"), data["Config"].get("StopTimeout")
-            memory = int((data.get("HostConfig") or {}).get("Memory") or 0) // 2**20
+            memory = int(data["HostConfig"].get("Memory") or 0) // 2**20
             found.append(
                 JobContainer(
                     name, labels.get("slipway.job", ""), labels.get("slipway.colour", ""), _running(data),
@@ -178,6 +183,7 @@ def _running(data: Mapping[str, Any]) -> Running:
         release=(data["Config"].get("Labels") or {}).get("slipway.release", ""),
         restarting=bool(state.get("Restarting", False)),
         oom_killed=bool(state.get("OOMKilled", False)),
+        kept=data["HostConfig"]["RestartPolicy"]["Name"] == KEPT,
     )
 
 

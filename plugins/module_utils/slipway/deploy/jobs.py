@@ -85,12 +85,17 @@ class Jobs:
         return [name for name in wanted if name not in there]
 
     def ensure(self, spec: Spec, release: str, colour: Colour, file: Path) -> bool:
-        """Start what should run and does not; whether all ran already. Raises CommandError."""
-        missing = self.missing(spec, release, colour)
+        """Start what should run and does not, and have Docker keep it; whether all ran already. Raises CommandError."""
+        wanted = compose.job_containers(spec, colour)
+        if not wanted:
+            return True
+        found = self.docker.jobs(self.app)
+        missing = self.missing(spec, release, colour, found)
         if missing:
-            wanted = compose.job_containers(spec, colour)
             self.docker.up(compose.project(self.app, colour), file, [wanted[name] for name in missing])
-            for name in missing:
+        kept = {one.name for one in found if one.state.kept} - set(missing)  # a crash may have come between the two
+        for name in wanted:
+            if name not in kept:
                 self.docker.keep(name)
         return not missing
 
