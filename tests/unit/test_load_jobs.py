@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from tests.load import Target
 from tests.load.jobs import Enqueuer, Ledger, outcome
+from tests.unit.waiting import until
 
 
 def database(rows: list[str], begun: int) -> Callable[[str], str]:
@@ -34,7 +35,6 @@ def test_a_beginning_that_came_to_nothing_was_cut_off() -> None:
 
 def test_a_server_that_does_not_answer_is_a_failure_and_not_retried() -> None:
     with Enqueuer(Target("https://notes.example.com:9", "127.0.0.1"), rate=1000) as jobs:
-        while not jobs.ledger.failed:
-            pass
+        until(lambda: jobs.ledger.failed, "a failure")
     assert jobs.ledger.acknowledged == []
     assert "ConnectionRefusedError" in jobs.ledger.failed[0]
