@@ -30,6 +30,7 @@ options:
       memory_mb: {description: Its memory limit in MB., type: int, required: true}
       env: {description: Its environment without secrets., type: dict, default: {}}
   releases: {description: "Apps that get a release, name to the reason.", type: dict, default: {}}
+  notes: {description: "What else the plan should say, one sentence each.", type: list, elements: str, default: []}
   longest_transaction: {description: "Seconds that a transaction may have been open when PostgreSQL must restart; 0 does not look.", type: int, default: 0}
   title: {description: What the plan is called., type: str, default: Resize}
   back: {description: The way back., type: str, default: ""}
@@ -75,7 +76,7 @@ def main(module: AnsibleModule) -> dict:
         params["releases"],
     )
     now = running.look(then, port=params["port"], pooler_port=params["pooler_port"])
-    plan = resize.plan(now, then, title=params["title"], back=params["back"])
+    plan = resize.plan(now, then, title=params["title"], back=params["back"], notes=params["notes"])
     if params["longest_transaction"] and resize.restarts(plan):
         running.refuse_long_transactions(params["port"], params["longest_transaction"])
     left = [row.what for row in plan.rows if row.changes]
@@ -92,6 +93,7 @@ if __name__ == "__main__":
             "pooler_port": {"type": "int", "default": 6432},
             "apps": {"type": "list", "elements": "dict", "default": [], "options": APP},
             "releases": {"type": "dict", "default": {}},
+            "notes": {"type": "list", "elements": "str", "default": []},
             "longest_transaction": {"type": "int", "default": 0},
             "title": {"type": "str", "default": "Resize"},
             "back": {"type": "str", "default": ""},

@@ -130,7 +130,7 @@ def steps(found: Sequence[Row], then: Then, *, down: bool) -> list[Step]:
     return [*(first if then.releases else []), *parts, *last]
 
 
-def plan(now: Now, then: Then, *, title: str, back: str) -> Plan:
+def plan(now: Now, then: Then, *, title: str, back: str, notes: Sequence[str] = ()) -> Plan:
     """The whole plan; host, proof and price are added by what all climbs share."""
     found = rows(now, then)
     down = shrinks(now, then)
@@ -141,7 +141,7 @@ def plan(now: Now, then: Then, *, title: str, back: str) -> Plan:
         if any(row.changes and row.effect == RESTART for row in found)
         else "none that a user notices."
     )
-    return Plan("resize", "", title, tuple(found), tuple(todo), impact if todo else "", "", back)
+    return Plan("resize", "", title, tuple(found), tuple(todo), impact if todo else "", "", back, notes=tuple(notes))
 
 
 def restarts(plan: Plan) -> bool:

@@ -22,8 +22,9 @@ RUNTIME = "/run/pgbouncer"
 CONSOLE = "pgbouncer"
 LOGIN_SECONDS = 15.0
 PAUSE_SECONDS = 10
-DEAD_MAN, DEAD_MAN_SECONDS = "slipway-pooler-resume", 25
-"""The unit that lets go where the process that held back was killed: before clients get an error (query_wait_timeout, 30 s)."""
+DEAD_MAN, DEAD_MAN_SECONDS = "slipway-pooler-resume", 5
+"""The unit that lets go where the process that held back was killed, and how long after the longest pause. A server that needs
+longer to come back is waited for all the same: clients wait at the pooler for a connection to it."""
 
 
 class PoolerError(SlipwayError):
@@ -173,7 +174,8 @@ def paused(port: int, socket_dir: str = RUNTIME, *, at_most: int = 0) -> Iterato
     # One client for all of them: each costs a tenth of a second, while everybody waits.
     resume = [*client, *_each("RESUME", entries)]
     _disarm()  # of a run that was killed; it would let go in the midst of ours
-    arm = ["systemd-run", "--quiet", "--collect", f"--unit={DEAD_MAN}", f"--on-active={DEAD_MAN_SECONDS}"]
+    seconds = (at_most or PAUSE_SECONDS * len(entries)) + DEAD_MAN_SECONDS
+    arm = ["systemd-run", "--quiet", "--collect", f"--unit={DEAD_MAN}", f"--on-active={seconds}"]
     run([*arm, "--timer-property=AccuracySec=1s", *resume])
     try:
         _pause(client, entries, at_most)
