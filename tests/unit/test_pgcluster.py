@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +32,58 @@ def systemd_says(monkeypatch: pytest.MonkeyPatch, wish: Wish, *, running: bool) 
     monkeypatch.setattr(cluster.systemd, "show", lambda names: dict.fromkeys(names, found))
     verbs: list[str] = []
     monkeypatch.setattr(cluster, "_start", lambda _wish, verb: verbs.append(verb))
+    restarts(monkeypatch, answers=[""], ended=True)
     return verbs
+
+
+def restarts(monkeypatch: pytest.MonkeyPatch, *, answers: list[str], ended: bool) -> list[str]:
+    """A restart by systemd that has ``ended`` or goes on, and when the server that answers was begun, look by look."""
+    order: list[str] = []
+    looks = [*answers]
+
+    class Restarting:
+        def poll(self) -> int | None:
+            return 1 if ended else None
+
+        def wait(self) -> int:
+            order.append("waited for systemd")
+            return 0
+
+    @contextmanager
+    def paused(*_: object, **__: object) -> Iterator[bool]:
+        order.append("pause")
+        yield True
+        order.append("resume")
+
+    monkeypatch.setattr(cluster, "run", lambda *_, **__: None)
+    monkeypatch.setattr(cluster.pgpooler, "paused", paused)
+    monkeypatch.setattr(cluster.pgpooler, "resume_left", lambda _port: [])
+    monkeypatch.setattr(cluster, "_begin_restart", lambda _wish: Restarting())
+    monkeypatch.setattr(
+        cluster, "_ask", lambda _wish, query: order.append("checkpoint") if query == "CHECKPOINT" else None
+    )
+    monkeypatch.setattr(cluster, "_begun", lambda _wish: looks.pop(0) if len(looks) > 1 else looks[0])
+    return order
+
+
+def test_clients_go_on_as_soon_as_the_server_answers_not_when_its_unit_says_so(
+    wish: Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verbs = systemd_says(monkeypatch, wish, running=True)
+    order = restarts(monkeypatch, answers=["before", "before", "", "", "after"], ended=False)
+    assert converge(wish).held_seconds >= 0
+    assert order == ["checkpoint", "pause", "resume", "waited for systemd"]
+    assert verbs == [], "it was not started a second time"
+
+
+def test_a_restart_after_which_the_same_server_or_none_answers_is_tried_once_more_behind_the_pause(
+    wish: Wish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for answers in (["before"], ["before", ""]):
+        verbs = systemd_says(monkeypatch, wish, running=True)
+        order = restarts(monkeypatch, answers=answers, ended=True)
+        converge(wish)
+        assert (verbs, order) == (["restart"], ["checkpoint", "pause", "resume", "waited for systemd"])
 
 
 def test_a_running_cluster_is_restarted_when_asked(wish: Wish, monkeypatch: pytest.MonkeyPatch) -> None:
