@@ -165,6 +165,18 @@ def test_tasks_say_what_they_do_and_hide_nothing() -> None:
             assert name[0].isupper(), f"{relative(path)}: '{name}' starts in lower case"
 
 
+def test_each_unit_is_in_a_sandbox() -> None:
+    """Units that Slipway writes; packages' own units with a drop-in of ours have theirs from Debian."""
+    bare = []
+    for path in sorted(ROOT.glob("roles/*/templates/*.service.j2")):
+        text = path.read_text()
+        if "{% include 'sandbox.j2' %}" in text:
+            text += (path.parent / "sandbox.j2").read_text()
+        if not all(f"\n{word}=" in text for word in ("NoNewPrivileges", "ProtectSystem", "LockPersonality")):
+            bare.append(relative(path))
+    assert bare == []
+
+
 def test_modules_are_named_in_full() -> None:
     for path in task_files():
         for task in tasks(load(path)):
