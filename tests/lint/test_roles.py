@@ -177,6 +177,16 @@ def test_each_unit_is_in_a_sandbox() -> None:
     assert bare == []
 
 
+def test_templates_are_looked_up_without_a_copy_of_all_variables() -> None:
+    """The lookup slipway.vps.template says why."""
+    slow = [
+        relative(path)
+        for path in sorted(ROOT.glob("roles/*/*/*"))
+        if path.is_file() and re.search(r"(lookup|query)\('ansible\.builtin\.template'", path.read_text())
+    ]
+    assert slow == []
+
+
 def test_modules_are_named_in_full() -> None:
     for path in task_files():
         for task in tasks(load(path)):
