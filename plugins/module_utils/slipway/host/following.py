@@ -16,6 +16,7 @@ from ..errors import SlipwayError
 
 REQUESTS = Path("/run/slipway/requests")
 BUSY_STATES = ("activating", "active", "deactivating", "reloading")
+START_SECONDS = 30
 _LOOK_AGAIN = 0.5
 
 
@@ -50,15 +51,7 @@ def start(unit: str, what: str, request: Mapping[str, Any], folder: Path = REQUE
         )
     ask(what, request, folder)
     run(["systemctl", "start", "--no-block", "--", unit])
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        now = _show(unit)
-        if now.get("InvocationID") and now["InvocationID"] != found.get("InvocationID"):
-            return now["InvocationID"]
-        time.sleep(0.1)
-    raise WorkError(
-        f"{unit} did not start within 10 s", "a host that is not overloaded", f"see: systemctl status {unit}"
-    )
+    return _begun(unit, found)
 
 
 def ask(what: str, request: Mapping[str, Any], folder: Path = REQUESTS) -> None:
@@ -93,7 +86,25 @@ def start_command(unit: str, argv: Sequence[str]) -> str:
             *argv,
         ]
     )
-    return _show(unit)["InvocationID"]
+    return _begun(unit, found)
+
+
+def _begun(unit: str, before: Mapping[str, str]) -> str:
+    """The id of the run that was just asked for: systemd gives it one when its turn comes, which need not be now.
+
+    Raises WorkError where that takes long.
+    """
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        invocation = _show(unit).get("InvocationID", "")
+        if invocation not in ("", before.get("InvocationID")):
+            return invocation
+        time.sleep(0.1)
+    raise WorkError(
+        f"{unit} did not start within {START_SECONDS} s",
+        "a host that is not overloaded",
+        f"see: systemctl status {unit}",
+    )
 
 
 def _running(found: Mapping[str, str]) -> bool:
