@@ -52,7 +52,7 @@ class Offsite:
     def secrets(self) -> list[str]:
         """Everything that must be seen nowhere."""
         lab = self.world.lab.folder
-        known = [(lab / f"{name}.age").read_text().strip() for name in ("drill", "recovery")]
+        known = [path.read_text().strip() for path in sorted(lab.glob("*.age"))]
         known += [held[name]["secret"] for held in (self.access.keys, self.keys) for name in PURPOSES]
         return [*known, PING, HOOK]
 
@@ -109,6 +109,21 @@ class Offsite:
         return S3Store(
             Bucket(about.bucket, about.address, about.region, key["key_id"], key["secret"], ca=str(about.ca))
         )
+
+    @property
+    def identity(self) -> Path:
+        """The drills' secret key of age that the vault has now."""
+        changed = self.world.lab.folder / "drill-2.age"
+        return changed if changed.exists() else self.world.lab.folder / "drill.age"
+
+    def change_identity(self) -> None:
+        """A new identity for the drills and its public half among the recipients, for the next `write_inventory`."""
+        made = self.root(["age-keygen"]).splitlines()
+        secret = next(line for line in made if line.startswith("AGE-SECRET-KEY"))
+        public = next(line.split()[-1] for line in made if line.startswith("# public key"))
+        (self.world.lab.folder / "drill-2.age").write_text(f"{secret}\n")
+        self.world.settings["vault_backup_identity"] = secret
+        self.world.settings["slipway_backup_recipients"][0] = public
 
     def admin(self, *words: str) -> str:
         """radosgw-admin on the S3 host."""

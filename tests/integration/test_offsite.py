@@ -208,7 +208,10 @@ def test_new_keys_are_proved_before_they_are_used_and_old_ones_proved_dead(offsi
     assert "writer: to write" in " ".join(wrong.stdout.split())
     assert offsite.root(f"sha256sum {ETC}/writer", on=offsite.world.host) == laid
 
+    # The key that opens backups changes in the same run.
     offsite.keys |= fresh
+    taken_before = newest(offsite)
+    offsite.change_identity()
     offsite.write_inventory()
     changed = offsite.ok("rotate_backup_keys", "--diff")
     assert offsite.root(f"sha256sum {ETC}/writer", on=offsite.world.host) != laid
@@ -228,6 +231,19 @@ def test_new_keys_are_proved_before_they_are_used_and_old_ones_proved_dead(offsi
         "site.yml on hosts that are as they should be changes nothing; a backup is taken"
     )
     offsite.ok("run_drill")
+    (drilled,) = offsite.data("drill", "list", "--lines", "1")["drills"]
+    assert (drilled["verdict"], drilled["tried"][0]["backup_id"]) == ("proved", newest(offsite)), "by the new identity"
+    # What was taken before keeps its recipients: the old identity opens it, the new one does not.
+    old_identity = offsite.world.lab.folder / "drill.age"
+    words = ["-e", "database=notes", "-e", f"backup={taken_before}", "-e", "into=notes_old"]
+    refused = offsite.play("restore_database", *words, "-e", f"identity_file={offsite.identity}")
+    assert refused.returncode != 0
+    assert "AGE-SECRET-KEY" not in refused.stdout + refused.stderr
+    assert "identity" in " ".join(refused.stdout.split()), refused.stdout[-3000:]
+    assert offsite.world.sql("SELECT count(*) FROM pg_database WHERE datname ~ 'notes_old'", "postgres") == "0"
+    offsite.ok("restore_database", *words, "-e", f"identity_file={old_identity}")
+    assert offsite.world.sql("SELECT count(*) FROM notes", "notes_old") == "1000"
+    offsite.world.sql("DROP DATABASE notes_old", "postgres")
     secrets = [*offsite.secrets(), *(key["secret"] for key in old.values())]
     said = "".join(done.stdout + done.stderr for done in (wrong, changed, alive, dead))
     assert not [secret for secret in secrets if secret in said]
