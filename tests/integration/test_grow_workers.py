@@ -137,7 +137,7 @@ def climbed(wished: Grow) -> Climb:
     def climb() -> None:
         for task, number, _ in BOUNDARIES:
             wished.killed("add_workers", task, number)
-            reached.append(str(wished.records()[-1]["phase"]))
+            reached.append(str(wished.records()[-1]["phases"][-1]["name"]))
         said.append(wished.climb("add_workers").stdout)
 
     seen = while_loaded(wished.world, climb, f"climb, killed {len(BOUNDARIES)} times", rate=0.5)
