@@ -280,9 +280,8 @@ def _restart(wish: Wish) -> float:
 
 
 def _begin_restart(wish: Wish) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["systemctl", "restart", "--", wish.unit], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = subprocess.DEVNULL  # what went wrong is told by the attempt that follows
+    return subprocess.Popen(["systemctl", "restart", "--", wish.unit], stdin=quiet, stdout=quiet, stderr=quiet)
 
 
 def _begun(wish: Wish) -> str:
