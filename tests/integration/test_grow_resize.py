@@ -16,6 +16,7 @@ from tests.integration.world import recap
 from tests.load.background import BackgroundLoad
 from tests.load.model import Report, ledger_query, parse_ledger, reconcile
 from tests.load.runner import Plan
+from tests.load.scenario import STALLED_MS
 from tests.load.target import Target
 
 pytest_plugins = ["tests.integration.grow_fixture"]
@@ -74,17 +75,25 @@ def loaded(grown: Grow) -> BackgroundLoad:
 
 
 def nothing_failed(grown: Grow, report: Report, what: str) -> None:
-    """No request failed, none was lost, none stored twice, none waited for longer than the bound."""
+    """No request failed, none was lost, none stored twice; what waited for PostgreSQL's restart waited within the bound.
+
+    Elsewhere the bound is that of a deploy: an app that starts beside other work on two cores lets a queue grow.
+    """
     stored = parse_ledger(grown.world.sql(ledger_query(report.ledger)))
     found = reconcile(report, stored)
+    begun = float(grown.world.sql("SELECT extract(epoch FROM pg_postmaster_start_time())"))
+    pause = report.between(begun - 6, begun + 3)
     writes = [one.ms for one in report.slowest if one.method == "POST"]
-    print(f"{what}: {report.ok} requests, {len(report.failed)} failed, longest {report.slowest[0].ms:.0f} ms, "
-          f"longest write {max(writes, default=0):.0f} ms, client's own lag {report.largest_lag_ms:.0f} ms")  # fmt: skip
+    print(f"{what}: {report.ok} requests, {len(report.failed)} failed; around PostgreSQL's restart {pause['ok']:.0f}, longest "
+          f"{pause['worst_ms']:.0f} ms; in all longest {report.slowest[0].ms:.0f} ms, longest write {max(writes, default=0):.0f} ms; "
+          f"client's own lag {report.largest_lag_ms:.0f} ms")  # fmt: skip
     assert report.failed == [], report.kinds
     assert report.planned == report.sent == report.ok
     assert found.acknowledged > 100
     assert (found.lost, found.duplicated, found.unanswered) == ([], [], [])
-    assert report.slowest[0].ms - report.largest_lag_ms < PAUSE_MS
+    assert pause["ok"] > 100, "the restart was not under load"
+    assert pause["worst_ms"] - report.largest_lag_ms < PAUSE_MS
+    assert report.slowest[0].ms < STALLED_MS
 
 
 def test_check_prints_the_plan_and_leaves_the_host_as_it_was(grown: Grow) -> None:
