@@ -11,6 +11,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.climb import plan as climb_plan
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.climb import prices, proof
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.climb import redis as climb_redis_plan
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
 
 
@@ -28,6 +29,19 @@ def climb_whole(plan: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         return climb_plan.Plan.from_dict({**plan, **more}).to_dict()
     except SlipwayError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def climb_redis(resize: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The plan of adding Redis: that of a resize with the servers beside it."""
+    try:
+        return climb_redis_plan.plan(climb_plan.Plan.from_dict(resize), **more).to_dict()
+    except SlipwayError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
+def climb_redis_left(wished: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Servers that do not run as wished."""
+    return climb_redis_plan.left(wished, seen)
 
 
 def climb_price(raw: Mapping[str, Any], rung: str, now: int, own: Mapping[str, object] | None = None) -> str:
@@ -61,5 +75,7 @@ class FilterModule:
             "climb_text": climb_text,
             "climb_whole": climb_whole,
             "climb_price": climb_price,
+            "climb_redis": climb_redis,
+            "climb_redis_left": climb_redis_left,
             "climb_proof": climb_proof,
         }

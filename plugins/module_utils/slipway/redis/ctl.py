@@ -96,6 +96,20 @@ def known(path: Path = Path(KNOWN)) -> dict[str, Any]:
     return found
 
 
+def summary(told: Mapping[str, Any] | None = None, runner: Runner = run) -> list[dict[str, Any]]:
+    """Each server in what a plan compares: ``name``, ``up``, ``maxmemory_mb``, ``keys``, ``reason``."""
+    return [
+        {
+            "name": f"{one['app']}-{one['purpose']}",
+            "up": one["up"],
+            "maxmemory_mb": int(one["numbers"].get("maxmemory", 0)) // 2**20,
+            "keys": keys(one["numbers"]),
+            "reason": one["reason"],
+        }
+        for one in look(known() if told is None else told, runner)
+    ]
+
+
 def add(commands: Any) -> None:
     """The words of this command."""
     verbs = commands.add_parser("redis", help="the servers of Redis").add_subparsers(dest="verb", required=True)
