@@ -17,6 +17,13 @@ from typing import Any
 from lab.process import run
 from tests.integration.fingerprint import differences, fingerprint
 from tests.integration.world import ROOT, VENV, Done, World, recap
+from tests.load.background import BackgroundLoad
+from tests.load.model import Report, ledger_query, parse_ledger, reconcile
+from tests.load.runner import Plan
+from tests.load.scenario import STALLED_MS
+from tests.load.target import Target
+
+RATE = 40.0
 
 
 @dataclass
@@ -99,3 +106,24 @@ while text[at:].strip():
     one, at = json.JSONDecoder().raw_decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
     found.append(one)
 print(json.dumps(found))"""
+
+
+def loaded(grown: Grow) -> BackgroundLoad:
+    """Readers and writers from outside who never retry, until they are stopped."""
+    return BackgroundLoad(
+        Target(f"https://{grown.world.domain}", grown.world.ip, str(grown.world.ca)), Plan(rate=RATE, seconds=None)
+    )
+
+
+def nothing_failed(grown: Grow, report: Report, what: str) -> None:
+    """No request failed, none was lost, none stored twice, and none waited for longer than beside a deploy."""
+    stored = parse_ledger(grown.world.sql(ledger_query(report.ledger)))
+    found = reconcile(report, stored)
+    writes = [one.ms for one in report.slowest if one.method == "POST"]
+    print(f"{what}: {report.ok} requests, {len(report.failed)} failed, longest {report.slowest[0].ms:.0f} ms, "
+          f"longest write {max(writes, default=0):.0f} ms, client's own lag {report.largest_lag_ms:.0f} ms")  # fmt: skip
+    assert report.failed == [], report.kinds
+    assert report.planned == report.sent == report.ok
+    assert found.acknowledged > 100
+    assert (found.lost, found.duplicated, found.unanswered) == ([], [], [])
+    assert report.slowest[0].ms < STALLED_MS

@@ -48,6 +48,7 @@ class World:
     host: Host
     acme: Host | None
     settings: dict[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = ()  # that the host is in besides those of rung 0
 
     @property
     def ip(self) -> str:
@@ -76,7 +77,8 @@ class World:
         settings = {**copy.deepcopy(self.settings), **changes}
         folder = self.inventory / "group_vars" / "all"
         folder.mkdir(parents=True, exist_ok=True)
-        tree = inventory.as_yaml_tree(inventory.build(self.lab, [self.host], {}))
+        named = {name: [self.host.name] for name in (*inventory.RUNG0_GROUPS, *self.groups)}
+        tree = inventory.as_yaml_tree(inventory.build(self.lab, [self.host], named))
         (self.inventory / "hosts.yml").write_text(yaml.safe_dump(tree))
         (folder / "main.yml").write_text(yaml.safe_dump(settings))
         return self.inventory
