@@ -39,6 +39,14 @@ def climb_redis(resize: Mapping[str, Any], **more: Any) -> dict[str, Any]:
         raise AnsibleFilterError(str(error)) from error
 
 
+def climb_beside_redis(plan: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """A climb's plan with what its sizes change in the servers of Redis that are there."""
+    try:
+        return climb_redis_plan.beside(climb_plan.Plan.from_dict(plan), **more).to_dict()
+    except SlipwayError as error:
+        raise AnsibleFilterError(str(error)) from error
+
+
 def climb_redis_left(wished: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]]) -> list[str]:
     """Servers that do not run as wished."""
     return climb_redis_plan.left(wished, seen)
@@ -76,6 +84,7 @@ class FilterModule:
             "climb_whole": climb_whole,
             "climb_price": climb_price,
             "climb_redis": climb_redis,
+            "climb_beside_redis": climb_beside_redis,
             "climb_redis_left": climb_redis_left,
             "climb_proof": climb_proof,
         }

@@ -106,6 +106,15 @@ def test_a_restart_of_the_database_is_not_hidden() -> None:
     assert redis.plan(room, wished=[CACHE], seen=[]).impact == "requests wait."
 
 
+def test_another_climb_tells_what_its_sizes_change_in_servers_that_are_there_and_starts_none() -> None:
+    plan = redis.beside(ROOM, wished=[CACHE, QUEUE], seen=[seen("notes-cache", mb=40)])
+    assert [row.what for row in plan.rows if row.what.startswith("redis")] == ["redis cache of notes"]
+    assert [step.phase for step in plan.steps] == ["prepare", "cut_over", "cut_over", "verify"]
+    assert plan.impact == "none that a user notices. redis cache of notes is away for a second, and begins empty."
+    assert plan.title == "Resize"
+    assert redis.beside(ROOM, wished=[CACHE], seen=[seen("notes-cache")]) == ROOM
+
+
 servers = st.lists(
     st.sampled_from([CACHE, QUEUE, {**CACHE, "name": "shop-cache", "app": "shop"}]), unique_by=lambda one: one["name"]
 )

@@ -201,6 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         backups = backupctl.status(datetime.now(UTC))
         if arguments.json:
             whole = {"version": __version__, "apps": found, "backups": backups, "journal": tail(JOURNAL, 5)}
+            whole["redis"] = redisctl.summary()
             whole["climbs"] = climbs.status(climbs.Records())
             _say(json.dumps(whole, indent=1))
         else:
@@ -208,6 +209,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _say(appctl.line(item))
             if backups is not None:
                 _say(backupctl.line(backups))
+            for one in redisctl.look(redisctl.known()):
+                _say(redisctl.line(one))
             if told := climbs.line(climbs.status(climbs.Records())):
                 _say(told)
     except SlipwayError as error:

@@ -75,9 +75,35 @@ def plan(
     )
 
 
+def beside(climb: Plan, *, wished: Sequence[Mapping[str, Any]], seen: Sequence[Mapping[str, Any]]) -> Plan:
+    """Another climb's plan with what its new sizes change in the servers of Redis that are there already."""
+    there = {str(one["name"]) for one in seen}
+    changed = [row for row in rows([one for one in wished if one["name"] in there], seen) if row.changes and row.after]
+    if not changed:
+        return climb
+    todo = [
+        Step("cut_over", f"{row.what} {row.effect} with {row.after}", "its clients connect again") for row in changed
+    ]
+    last = [step for step in climb.steps if step.phase == "verify"]
+    return replace(
+        climb,
+        rows=(*climb.rows, *changed),
+        steps=(*(step for step in climb.steps if step.phase != "verify"), *todo, *last),
+        impact=" ".join([climb.impact, *_away(changed)]).strip(),
+    )
+
+
+def _away(changed: Sequence[Row]) -> list[str]:
+    return [
+        f"{row.what} is away for a second{', and begins empty' if ' cache ' in row.what else ''}."
+        for row in changed
+        if row.effect == RESTARTS and row.before
+    ]
+
+
 def _impact(resize: Plan, changed: Sequence[Row]) -> str:
     told = [resize.impact] if restarts(resize) else []
-    told += [f"{row.what} is away for a second{', and begins empty' if ' cache ' in row.what else ''}." for row in changed if row.effect == RESTARTS and row.before]  # fmt: skip
+    told += _away(changed)
     return " ".join(told) or f"none that a user notices: the apps change by a {RELEASE}."
 
 
