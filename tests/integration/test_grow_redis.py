@@ -82,6 +82,15 @@ def test_check_prints_the_plan_and_leaves_the_host_as_it_was(grown: Grow) -> Non
     assert "nothing was changed." in said
 
 
+def test_no_other_play_tells_the_app_of_a_server_that_is_not_there(grown: Grow) -> None:
+    wish(grown, "cache", "queue")
+    grown.world.write_inventory(**grown.settings)
+    done = grown.world.playbook("deploy")
+    assert done.returncode != 0
+    assert "notes-cache, notes-queue" in done.stdout
+    assert "To mend it: run playbooks/grow/add_redis.yml" in done.stdout
+
+
 def test_added_under_load_no_request_fails_and_the_app_reaches_both(grown: Grow) -> None:
     wish(grown, "cache", "queue")
     with loaded(grown) as load:
@@ -187,8 +196,17 @@ def test_the_password_is_in_no_log_no_command_line_and_no_file_that_others_can_r
     assert PASSWORD not in grown.world.root("ps -eo args")
 
 
-def test_taken_away_under_load_through_kills_and_its_data_is_kept_until_released(grown: Grow) -> None:
+def test_another_climb_sizes_it_with_the_rest_and_a_queue_keeps_its_jobs(grown: Grow) -> None:
     assert ask(grown, QUEUE, "SET", "job", "1") == "OK"
+    wish(grown, "cache", "queue")
+    grown.settings["slipway_redis_memory_mb"] = 80
+    done = grown.climb("resize")
+    assert "redis queue of notes is away for a second." in " ".join(done.stdout.split())
+    assert info(grown, CACHE)["maxmemory"] == info(grown, QUEUE)["maxmemory"] == str(40 * 2**20)
+    assert ask(grown, QUEUE, "GET", "job") == "1"
+
+
+def test_taken_away_under_load_through_kills_and_its_data_is_kept_until_released(grown: Grow) -> None:
     wish(grown)
     with loaded(grown) as load:
         for task, number, phase in (

@@ -65,7 +65,7 @@ def plan(
     return replace(
         resize,
         climb="add_redis",
-        title="Take Redis away" if gone and not wished else "Redis beside the apps",
+        title="Redis beside the apps" if wished else "Take Redis away",
         rows=(*servers, *(row for row in resize.rows if row.changes)),
         steps=tuple(todo),
         impact=_impact(resize, changed) if todo else "",
