@@ -120,7 +120,8 @@ def test_an_app_may_empty_its_cache_and_never_its_queue() -> None:
 def test_a_server_writes_to_its_own_folder_alone_and_is_limited() -> None:
     text = server.drop_in_text(QUEUE)
     assert "ReadWritePaths=\nReadWritePaths=-/var/lib/redis/notes-queue\n" in text
-    assert "MemoryMax=106M\n" in text
+    assert "MemoryMax=362M\n" in text
+    assert "MemoryMax=90M\n" in server.drop_in_text(CACHE)
 
 
 # -- what the apps are told ------------------------------------------------------------------------------------------

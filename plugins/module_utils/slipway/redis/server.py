@@ -23,6 +23,7 @@ KNOWN = "/etc/slipway/redis.json"
 PACKAGE_UNIT = "redis-server.service"
 """What Debian's package starts by itself: no password, one for everybody. Masked."""
 WATCHER = "slipway"
+REPLAY_MB = 256
 MANAGED = "# Managed by Slipway (role redis): changes made here are overwritten.\n"
 POLICIES = {"cache": "allkeys-lru", QUEUE: "noeviction"}
 # Everything but what looks into or changes the server; then what clients and job libraries ask for at their start.
@@ -81,6 +82,13 @@ class Server:
         them by itself.
         """
         return hashlib.sha256(f"slipway-watch:{self.password}".encode()).hexdigest()
+
+    @property
+    def ceiling_mb(self) -> int:
+        """Where the kernel ends it. Of a queue that is above what is counted: its log is replayed at each start, and may hold
+        what the queue held when it was fuller, or larger; killed over that it would never start again.
+        """
+        return self.limit_mb + (REPLAY_MB if self.kept else 0)
 
     @property
     def folder(self) -> str:
@@ -180,7 +188,7 @@ def drop_in_text(server: Server) -> str:
         "# Debian's unit lets every server write to the folders of all, and to their settings.\n"
         "ReadWritePaths=\n"
         f"ReadWritePaths=-{server.folder}\n"
-        f"MemoryMax={server.limit_mb}M\n"
+        f"MemoryMax={server.ceiling_mb}M\n"
         f"OOMScoreAdjust={0 if server.kept else 200}\n"
         "RestartSec=1\n"
         "TimeoutStopSec=60\n"
