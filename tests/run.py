@@ -122,6 +122,7 @@ SHARED_HOSTS = {
     "database": ("postgres", "pgbouncer"),
     "edge": ("caddy", "docker"),
     "lockout": ("lockout",),
+    "network": ("private_network",),
     "s3": ("s3_store", "s3_faults", "s3_bucket", "s3_chain"),
     "deploy": ("deploy",),
     "backups": ("backups",),

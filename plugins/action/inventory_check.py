@@ -18,6 +18,7 @@ from ansible.vars.manager import VariableManager
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory import rules
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.backup_settings import VAULT, check_drills
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.network_rules import check_network
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.redis_rules import check_redis_wished
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.schema import Problem
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.settings import SETTINGS
@@ -97,6 +98,9 @@ class ActionModule(ActionBase):
                 for problem in rules.check_placeholders(value, (name,)):
                     unfilled.add(problem.path)
                     yield replace(problem, file=file.file, line=file.lines.get(problem.path, 0))
+        own = {host.name: view.known for host, view in zip(hosts, views, strict=True)}
+        for problem in check_network(own):
+            yield located(problem, files)
         for view in views:
             for problem in (*view.problems, *rules.check_values(view.known)):
                 if problem.path not in unfilled:
@@ -124,7 +128,7 @@ class Settings:
     def __init__(self, loader: Any, variables: Mapping[str, Any]) -> None:
         self.problems: list[Problem] = []
         self._templar = Templar(loader=loader, variables=dict(variables))
-        wanted = (*SETTINGS, *VAULT, "vault_apps", "postgres_settings")
+        wanted = (*SETTINGS, *VAULT, "vault_apps", "postgres_settings", "ansible_host")
         self.known = {name: self._render(variables[name], (name,)) for name in wanted if name in variables}
 
     def _render(self, value: Any, path: tuple[str | int, ...]) -> Any:

@@ -45,7 +45,7 @@ ansible_facts:
   returned: success
   contains:
     slipway_host:
-      description: "Keys: os, kernel, arch, ram_mb, ram_plan_mb, cores, disk_total_mb, disk_free_mb, virt, container, packages, ports, users, groups, postgres_major."
+      description: "Keys: os, kernel, arch, ram_mb, ram_plan_mb, cores, disk_total_mb, disk_free_mb, virt, container, packages, ports, interfaces, default_interface, wireguard, users, groups, postgres_major."
       type: dict
       returned: success
 """

@@ -78,7 +78,7 @@ def uncommented(text: str, fields: dict[str, Field]) -> dict[str, Any]:
 
 # What these show is an example of its form: they have no default, or a computed one.
 NO_DEFAULT = {
-    "slipway_pitr_store",
+    *("slipway_pitr_store", "slipway_private_network"),
     *("csp", "port_base", "headers", "rate_limit", "watch"),
     *("slipway_backup_store", "slipway_backup_keeps", "slipway_drill_interval", "slipway_recovery_targets"),
 }

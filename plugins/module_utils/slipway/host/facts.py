@@ -76,6 +76,32 @@ def parse_open_files(limits: str) -> int:
     return int(match[1]) if match and match[1] != "unlimited" else 2**30
 
 
+def parse_interfaces(text: str) -> dict[str, list[str]]:
+    """``ip -json address`` as name of each interface but loopback -> its addresses with their prefix; link-local ones left out."""
+    return {
+        entry["ifname"]: [f"{one['local']}/{one['prefixlen']}" for one in entry["addr_info"] if one["scope"] != "link"]
+        for entry in json.loads(text or "[]")
+        if entry and entry.get("ifname") and entry["ifname"] != "lo"
+    }
+
+
+def parse_default_interface(routes: str) -> str:
+    """The interface of the IPv4 default route from the text of ``/proc/net/route``; empty where there is none."""
+    fields = [line.split() for line in routes.splitlines()]
+    found = [(int(one[6]), one[0]) for one in fields if len(one) > 7 and one[1] == one[7] == "00000000"]
+    return min(found)[1] if found else ""
+
+
+def kernel_has_wireguard(
+    release: str, modules: Path = Path("/lib/modules"), loaded: Path = Path("/sys/module")
+) -> bool:
+    """Whether WireGuard is loaded, built in, or there to be loaded by the kernel that runs. Nothing is loaded for it."""
+    lists = [modules / release / name for name in ("modules.builtin", "modules.dep")]
+    return (loaded / "wireguard").exists() or any(
+        "/wireguard.ko" in path.read_text(errors="replace") for path in lists if path.exists()
+    )
+
+
 def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -> dict[str, Any]:
     """The facts of this host; sizes in MB (2^20 bytes), ``now`` in seconds since the epoch.
 
@@ -104,6 +130,11 @@ def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -
         "lab": bool(lab),
         "packages": parse_packages(status.read_text(errors="replace"), packages) if status.exists() else {},
         "ports": parse_listeners(run(["ss", "-Hltnp"], check=False).stdout, ports) if shutil.which("ss") else {},
+        "interfaces": parse_interfaces(run(["ip", "-json", "address"], check=False).stdout)
+        if shutil.which("ip")
+        else {},
+        "default_interface": parse_default_interface(Path("/proc/net/route").read_text()),
+        "wireguard": kernel_has_wireguard(platform.release()),
         # What no process on this host can go beyond; containers and sandboxes often have less than a machine of its own.
         "open_files_max": parse_open_files(Path("/proc/1/limits").read_text()),
         "users": sorted(entry.pw_name for entry in pwd.getpwall()),

@@ -12,6 +12,7 @@ from ..deploy.spec import JOBS_MOST
 from ..sizing.model import JOB_MEMORY_MB
 from ..sizing.redis import PURPOSES
 from .backup_settings import BACKUP_SETTINGS
+from .network_rules import NETWORK_SETTINGS
 from .schema import Field
 
 ENVIRONMENTS = ("lab", "staging", "production")
@@ -278,6 +279,7 @@ SETTINGS: dict[str, Field] = {
     "slipway_acme_ca": Field("string", "another certificate authority's ACME directory; empty is Let's Encrypt", default="", literals=("",), form="https_url"),
     "slipway_acme_ca_root": Field("string", "file with the root certificate of that authority, where it is a private one", default=""),
     **BACKUP_SETTINGS,
+    **NETWORK_SETTINGS,
     "slipway_apps": Field("list", "the applications", default=[], items=APP),
     "slipway_prices": Field(
         "mapping", "what a rung costs you a month, in your own words, in place of the figures that a climb shows (rung: text)",
