@@ -180,23 +180,31 @@ def test_every_tcp_port_from_every_host_finds_exactly_the_implied_pairs(net: Net
     private = {net.private(name): name for name in net.hosts}
     public = {host.ip: name for name, host in net.hosts.items()}
 
-    def scan(source: str) -> dict[tuple[str, str, str], set[int]]:
-        targets = [a for a, name in {**private, **public}.items() if name != source]
-        done = subprocess.run(
+    def nmap(source: str, targets: list[str], *options: str) -> str:
+        """Past the host's own firewall but from its addresses: another container in its network."""
+        return subprocess.run(
             ["docker", "run", "--rm", "--network", f"container:{net.hosts[source].id}", "--entrypoint", "nmap", services,
-             "-n", "-Pn", "--open", "-p-", "--min-rate", "6000", "--max-retries", "2", "-oG", "-", *targets],
-            capture_output=True, text=True, check=True, timeout=300,
-        )  # fmt: skip
+             "-n", "-Pn", "--open", *options, "-oG", "-", *targets],
+            capture_output=True, text=True, check=True, timeout=200,
+        ).stdout  # fmt: skip
+
+    def scan(source: str) -> dict[tuple[str, str, str], set[int]]:
+        # The public side is the same for all of them: it is looked at from the host that may reach nothing.
+        looked_at = {**private, **public} if source == "odd1" else private
+        targets = [address for address, name in looked_at.items() if name != source]
+        # Every port once, and those where something listens until it is sure: a lost packet must not hide one.
+        said = nmap(source, targets, "-p-", "--min-rate", "5000", "--max-retries", "0")
+        said += nmap(source, targets, "-p", f"22,80,443,{IMPLIED},{PLANTED}")
         found: dict[tuple[str, str, str], set[int]] = {}
         for address in targets:
-            ports = re.search(rf"^Host: {re.escape(address)} .*Ports: (.*)$", done.stdout, re.MULTILINE)
+            lines = re.findall(rf"^Host: {re.escape(address)} .*Ports: (.*)$", said, re.MULTILINE)
             way, name = ("private", private[address]) if address in private else ("public", public[address])
-            found[source, name, way] = {int(one) for one in re.findall(r"(\d+)/open/", ports[1])} if ports else set()
+            found[source, name, way] = {int(one) for line in lines for one in re.findall(r"(\d+)/open/", line)}
         return found
 
     with ThreadPoolExecutor(3) as pool:
         found = {key: ports for part in pool.map(scan, net.hosts) for key, ports in part.items()}
-    assert len(found) == 12
+    assert len(found) == 8
     for (source, target, way), ports in found.items():
         if way == "private":
             assert ports == ({22, IMPLIED} if (source, target) == ("app1", "db1") else {22}), (source, target)
@@ -258,6 +266,7 @@ def test_it_comes_back_by_itself_after_a_cut_a_crash_and_a_restart(net: Net) -> 
 
 
 def test_a_new_key_of_one_host_leaves_the_others_connected(net: Net) -> None:
+    net.write({})
     before = net.root("db1", f"cat {FOLDER}/peers.conf")
     address = net.private("db1")
     code = f"ping -q -i 0.2 -w 300 {address} > /tmp/ping.txt 2>&1 & echo $! > /tmp/ping.pid"
