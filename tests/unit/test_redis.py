@@ -302,6 +302,19 @@ def test_another_app_with_the_same_user_rights_is_found() -> None:
     assert "3 strangers" in told[0]
 
 
+def test_a_full_queue_is_no_fault_of_its_setup_and_a_cache_that_refuses_is() -> None:
+    full = "OOM command not allowed when used memory > 'maxmemory'."
+    for one, good in ((QUEUE, True), (CACHE, False)):
+        fake = Fake((one,))
+        plain = fake.answer
+        fake.answer = lambda s, u, w, plain=plain: full if w[0] == "SET" else plain(s, u, w)  # type: ignore[method-assign,misc]
+        if good:
+            assert len(prove(fake)) == 1
+        else:
+            with pytest.raises(RedisError, match="got: OOM"):
+                prove(fake)
+
+
 def test_from_within_a_container_its_own_network_is_used() -> None:
     fake = Fake((CACHE,))
     probe.prove([CACHE], LISTEN, inside={"notes": 4711}, runner=fake)
