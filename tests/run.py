@@ -112,7 +112,7 @@ def stages(*, slow: bool = True) -> list[Stage]:
 BENCHMARKS = ("site", "deploy", "backup")
 LONGEST = (
     "integration_grow", "integration_host", "integration_deploy", "integration_offsite", "integration_pitr", "integration_database",
-    "integration_grow", "integration_backups", "integration_network", "integration_edge", "molecule_rung0", "integration_s3", "integration_lockout",
+    "integration_backups", "integration_network", "integration_edge", "molecule_rung0", "integration_s3", "integration_lockout",
 )  # fmt: skip
 # What clients wait for is measured on a machine that does nothing else.
 ALONE = ("load",)
