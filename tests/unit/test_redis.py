@@ -92,7 +92,7 @@ def test_a_cache_evicts_and_writes_nothing_a_queue_does_neither() -> None:
 
 def test_nobody_gets_in_without_a_password_and_none_is_written_down_in_clear() -> None:
     lines = server.users_text(CACHE).splitlines()
-    assert lines[0] == "user default off resetpass resetkeys resetchannels -@all"
+    assert lines[0] == "user default off resetpass ~* &* +@all"
     assert lines[1].startswith(
         f"user notes on #{hashlib.sha256(b'a-long-password').hexdigest()} ~* &* +@all -@dangerous"
     )

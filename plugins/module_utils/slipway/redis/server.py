@@ -167,9 +167,13 @@ def settings_text(server: Server, listen: Iterable[str]) -> str:
 
 
 def users_text(server: Server) -> str:
-    """The ACL file, which takes no comments: nobody without a password, the app, and who watches."""
+    """The ACL file, which takes no comments: nobody without a password, the app, and who watches.
+
+    The user default is off, so nobody can be it; its rights stay, because a queue's log is replayed as that user: without
+    them Redis refuses every transaction and script in it, and their data would be gone after a restart.
+    """
     return (
-        "user default off resetpass resetkeys resetchannels -@all\n"
+        "user default off resetpass ~* &* +@all\n"
         f"user {server.app} on #{_hashed(server.password)} {APP_RIGHTS}{PURPOSE_RIGHTS[server.purpose]}\n"
         f"user {WATCHER} on #{_hashed(server.watch_password)} {WATCHER_RIGHTS}\n"
     )
