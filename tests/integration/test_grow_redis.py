@@ -7,7 +7,7 @@ import json
 import shlex
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
 
 PASSWORD = "planted-redis-5h2k8d3s"
 CACHE, QUEUE = 6500, 6501
+RUNNING = "systemctl list-units --no-legend 'redis-server@*'"
 
 
 def wish(grown: Grow, *purposes: str) -> None:
@@ -211,25 +212,41 @@ def test_another_climb_sizes_it_with_the_rest_and_a_queue_keeps_its_jobs(grown: 
     assert ask(grown, QUEUE, "GET", "job") == "1"
 
 
-def test_taken_away_under_load_through_kills_and_its_data_is_kept_until_released(grown: Grow) -> None:
+KILLS = (
+    ("climb : Note the phase", 1, "prepare"),
+    ("app : Start the deploy of notes", 1, "cut_over"),
+    ("climb : Note the phase", 3, "verify"),
+)
+"""After which task ansible is killed, and the phase in which the climb then stands."""
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(KILLS[1:2], id="inside the cut-over"),
+        pytest.param(KILLS, id="in every phase", marks=pytest.mark.slow),
+    ],
+)
+def test_taken_away_under_load_through_kills_and_its_data_is_kept_until_released(
+    grown: Grow, kills: Sequence[tuple[str, int, str]]
+) -> None:
+    if not grown.world.root(RUNNING).strip():
+        wish(grown, "cache", "queue")
+        grown.climb("add_redis")
     wish(grown)
     with loaded(grown) as load:
-        for task, number, phase in (
-            ("climb : Note the phase", 1, "prepare"),
-            ("app : Start the deploy of notes", 1, "cut_over"),
-            ("climb : Note the phase", 3, "verify"),
-        ):
+        for task, number, phase in kills:
             grown.killed("add_redis", task, number)
             left = grown.records()[-1]
             assert (left["phases"][-1]["name"], left["result"]) == (phase, ""), task
         done = grown.climb("add_redis")
         time.sleep(2)
         report = load.stop()
-    nothing_failed(grown, report, "Redis taken away, killed 3 times")
-    assert "stopped in the phase verify" in done.stdout
+    nothing_failed(grown, report, f"Redis taken away, killed {len(kills)} times")
+    assert f"stopped in the phase {kills[-1][2]}" in done.stdout
     assert grown.records()[-1]["result"] == "done"
     assert "REDIS" not in grown.world.root(f"docker inspect --format '{{{{.Config.Env}}}}' {serving(grown)}")
-    assert grown.world.root("systemctl list-units --no-legend 'redis-server@*'").strip() == ""
+    assert grown.world.root(RUNNING).strip() == ""
     assert grown.world.root("ls /var/lib/redis/notes-queue/appendonlydir").strip()
     grown.site_changes_nothing()
     said = grown.climb("add_redis", "-e", "redis_release_data=true").stdout

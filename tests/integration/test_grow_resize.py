@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -179,27 +179,40 @@ def test_a_budget_that_does_not_fit_is_refused_and_nothing_is_changed(grown: Gro
     assert differences(before, fingerprint(grown.world)) == {}
 
 
-def test_down_through_a_kill_at_every_phase_boundary_and_inside_the_cut_over(grown: Grow) -> None:
+KILLS = (
+    ("climb : Begin", 1, "prove"),
+    ("climb : Note the phase", 1, "prepare"),
+    ("climb : Note the phase", 2, "cut_over"),
+    ("app : Start the deploy of notes", 1, "cut_over"),
+    ("postgres : Configure PostgreSQL", 1, "cut_over"),
+    ("climb : Note the phase", 3, "verify"),
+)
+"""After which task ansible is killed, and the phase in which the climb then stands."""
+
+
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(KILLS[3:5], id="inside the cut-over"),
+        pytest.param(KILLS, id="at every phase boundary and inside the cut-over", marks=pytest.mark.slow),
+    ],
+)
+def test_down_through_kills(grown: Grow, kills: Sequence[tuple[str, int, str]]) -> None:
+    if running(grown) != SIZED[LARGE]:
+        grown.size(LARGE)
+        grown.climb("resize")
     grown.size(SMALL)
-    boundaries = [
-        ("climb : Begin", 1, "prove"),
-        ("climb : Note the phase", 1, "prepare"),
-        ("climb : Note the phase", 2, "cut_over"),
-        ("app : Start the deploy of notes", 1, "cut_over"),
-        ("postgres : Configure PostgreSQL", 1, "cut_over"),
-        ("climb : Note the phase", 3, "verify"),
-    ]
     with loaded(grown) as load:
-        for task, number, phase in boundaries:
+        for task, number, phase in kills:
             grown.killed("resize", task, number)
             left = grown.records()[-1]
             assert (left["phases"][-1]["name"], left["result"]) == (phase, ""), task
         done = grown.climb("resize")
         time.sleep(2)
         report = load.stop()
-    nothing_failed(grown, report, f"down, killed {len(boundaries)} times")
+    nothing_failed(grown, report, f"down, killed {len(kills)} times")
     waited_within_the_bound(grown, report)
-    assert "stopped in the phase verify" in done.stdout
+    assert f"stopped in the phase {kills[-1][2]}" in done.stdout
     assert running(grown) == SIZED[SMALL]
     last = grown.records()[-1]
     assert last["result"] == "done"
