@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,13 @@ class Grow:
             process.wait()
             process.stdout.close()
         return "".join(said)
+
+    def killed_each(self, name: str, kills: Sequence[tuple[str, int, str]]) -> None:
+        """Begin a climb once for each of ``kills`` and kill it there: (task, its number, the phase its record must then name)."""
+        for task, number, phase in kills:
+            self.killed(name, task, number)
+            left = self.records()[-1]
+            assert (left["phases"][-1]["name"], left["result"]) == (phase, ""), task
 
     def site_changes_nothing(self) -> None:
         """After a climb, site.yml has nothing to do."""

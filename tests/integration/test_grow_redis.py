@@ -235,10 +235,7 @@ def test_taken_away_under_load_through_kills_and_its_data_is_kept_until_released
         grown.climb("add_redis")
     wish(grown)
     with loaded(grown) as load:
-        for task, number, phase in kills:
-            grown.killed("add_redis", task, number)
-            left = grown.records()[-1]
-            assert (left["phases"][-1]["name"], left["result"]) == (phase, ""), task
+        grown.killed_each("add_redis", kills)
         done = grown.climb("add_redis")
         time.sleep(2)
         report = load.stop()

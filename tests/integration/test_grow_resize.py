@@ -203,10 +203,7 @@ def test_down_through_kills(grown: Grow, kills: Sequence[tuple[str, int, str]]) 
         grown.climb("resize")
     grown.size(SMALL)
     with loaded(grown) as load:
-        for task, number, phase in kills:
-            grown.killed("resize", task, number)
-            left = grown.records()[-1]
-            assert (left["phases"][-1]["name"], left["result"]) == (phase, ""), task
+        grown.killed_each("resize", kills)
         done = grown.climb("resize")
         time.sleep(2)
         report = load.stop()
