@@ -49,7 +49,8 @@ def test_a_good_backup_is_proved_with_every_check_and_leaves_nothing_behind(
     assert outcome.drill.steps is not None
     assert min(outcome.drill.steps.restore_ms, outcome.drill.steps.verify_ms) > 0
     assert min(outcome.drill.steps.fetch_ms, outcome.drill.steps.decrypt_ms) >= 0  # from memory in less than one
-    chain, unasked = ground.proofs.verify()
+    found = ground.proofs.verify()
+    chain, unasked = found.chain, found.unasked
     assert (chain.problems, unasked, len(chain.records)) == ((), [], 1)
     assert replace(chain.records[0].drill) == outcome.drill  # type: ignore[type-var]
     copies = [b"".join(ground.store.read(each.key)) for each in ground.store.entries(f"{HOST}/evidence/")]

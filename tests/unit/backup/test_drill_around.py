@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from slipway import lock
 from slipway.backup.drills import checks, drill, scratch
+from slipway.backup.drills.proofs import ChainError
 from slipway.errors import BusyError
 
 from tests.unit.waiting import until
@@ -129,23 +130,51 @@ def test_two_hosts_that_drill_from_one_store_never_take_each_others_records_for_
     shutil.rmtree(first.folder)
     for number, each in enumerate((first, others[0], first, others[0])):
         each.add(replace(record, drill_id=f"d{number}"), record.finished)
-    assert [len(each.verify()[0].records) for each in (first, others[0])] == [2, 2]
-    assert others[0].verify()[0].problems == ()
+    assert [len(each.verify().chain.records) for each in (first, others[0])] == [2, 2]
+    assert others[0].verify().chain.problems == ()
     others[1].add(replace(record, drill_id="d9"), record.finished)
-    (problem,) = others[1].verify()[0].problems
+    (problem,) = others[1].verify().chain.problems
     assert problem.startswith(f"The store holds 2 records of a chain of this host, {first.name}, that is not here")
     names = {each.key.split("/")[2] for each in ground.store.entries(f"{HOST}/evidence/drill")}
     assert names == {first.name, others[0].name, others[1].name}
+
+
+def test_a_host_made_anew_vouches_for_the_chain_before_and_any_later_change_of_it_shows(ground: Ground) -> None:
+    old = replace(ground.proofs, by="drill1")
+    record = ground.drill().drill
+    shutil.rmtree(old.folder)
+    for number in range(3):
+        old.add(replace(record, drill_id=f"d{number}"), record.finished)
+    new = replace(old, folder=ground.home / "anew", journal=ground.home / "anew.log")
+    with pytest.raises(ChainError, match=f"one of: {old.name}"):
+        new.earlier("drill1-00000000", "ada", "never was")
+    earlier = new.earlier(old.name, "ada", "disk died, host made anew")
+    assert (earlier.number, earlier.sha256) == (3, old.read().head.sha256)
+    new.add(earlier, record.finished)
+    new.add(replace(record, drill_id="d9"), record.finished)
+    found = new.verify()
+    assert found.chain.whole
+    assert found.earlier == (f"earlier chain {old.name}: 3 records, whole; ada: disk died, host made anew",)
+
+    old.add(replace(record, drill_id="later"), record.finished)
+    assert new.verify().chain.problems == (f"Earlier chain {old.name} has records beyond 3, where ada saw it end.",)
+    folder = ground.home / "store" / HOST / "evidence" / old.name
+    copies = sorted(folder.iterdir())
+    copies[-1].unlink()
+    copies[1].write_bytes(copies[0].read_bytes())
+    assert not new.verify().chain.whole
+    with pytest.raises(ChainError, match="are not whole"):
+        new.earlier(old.name, "eve", "trust me")
 
 
 def test_evidence_that_was_cut_off_or_written_anew_shows_by_its_copies_and_anchors(ground: Ground) -> None:
     for _ in range(3):
         ground.drill()
     whole = ground.proofs.chain.read_bytes()
-    assert ground.proofs.verify()[0].problems == ()
+    assert ground.proofs.verify().chain.problems == ()
     lines = whole.splitlines(keepends=True)
     ground.proofs.chain.write_bytes(b"".join(lines[:2]))
-    problems = ground.proofs.verify()[0].problems
+    problems = ground.proofs.verify().chain.problems
     assert problems == ("Record 3, noted elsewhere, is gone: the chain was cut or never had it.",) * 2  # journal, store
     data = json.loads(lines[2])
     data["record"]["drill"]["started_by"] = "another"
@@ -154,6 +183,6 @@ def test_evidence_that_was_cut_off_or_written_anew_shows_by_its_copies_and_ancho
     forged = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False) + "\n"
     ground.proofs.chain.write_bytes(b"".join(lines[:2]) + forged.encode())
     assert (
-        ground.proofs.verify()[0].problems[0]
+        ground.proofs.verify().chain.problems[0]
         == "Record 3 is not the one that was noted elsewhere: it was written anew."
     )

@@ -43,7 +43,7 @@ def test_a_bucket_that_hides_overwrites_and_breaks_off_does_not_deceive_a_drill(
     assert (outcome.code, outcome.drill.tried[0].backup_id) == (0, newest.backup_id)
     assert any("hidden by a delete marker" in each for each in outcome.drill.notes)
     assert outcome.warnings == ()
-    assert ground.proofs.verify()[0].problems == ()
+    assert ground.proofs.verify().chain.problems == ()
     outcome = ground.drill(only=older.backup_id)
     assert outcome.code == 0
     assert any("was written 2 times: the first counts" in each for each in outcome.drill.notes)
@@ -57,7 +57,7 @@ def test_a_bucket_that_is_away_makes_a_drill_inconclusive_and_keeps_its_evidence
     assert "the store could not be read" in outcome.drill.checks[0].actual
     assert "the store took no copy of record 1" in outcome.warnings[0]
     assert len(ground.proofs.read().records) == 1
-    _chain, unasked = ground.proofs.verify()
+    unasked = ground.proofs.verify().unasked
     assert "the copies in the store could not be read" in unasked[0]
 
 

@@ -209,5 +209,6 @@ def test_records_from_before_drills_had_a_kind_are_of_dumps() -> None:
     old = canonical({"record": body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}) + b"\n"
     chain = verify_chain([old])
     assert chain.whole
+    assert chain.digests == (json.loads(old)["sha256"],), "the hash is that of the line, not of what it reads as today"
     assert chain.records[0].drill is not None
     assert chain.records[0].drill.kind == "dump"

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
@@ -46,6 +47,12 @@ def add(commands: Any) -> None:
     note.add_argument("--by", required=True, metavar="WHO")
     note.add_argument("--remediation", default="", metavar="TEXT")
     note.add_argument("--sign-off", default="", metavar="TEXT")
+    vouch = _verb(
+        verbs, "vouch", "record that an earlier chain of this host, made anew since, is what the store's copies say"
+    )
+    vouch.add_argument("chain", help="its name, as verify-chain says it")
+    vouch.add_argument("--by", required=True, metavar="WHO")
+    vouch.add_argument("--reason", required=True, metavar="TEXT")
     _verb(verbs, "anchor", "note the chain's head in the host's journal (the unit does it as root after each drill)")
 
 
@@ -57,7 +64,9 @@ def _verb(verbs: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def main(arguments: argparse.Namespace) -> int:
     """Run a verb; the exit code. SlipwayErrors become one message."""
-    verbs = {"run": _run, "show": _show, "list": _list, "verify-chain": _verify, "note": _note, "anchor": _anchor}
+    verbs = {
+        "run": _run, "show": _show, "list": _list, "verify-chain": _verify, "note": _note, "vouch": _vouch, "anchor": _anchor,
+    }  # fmt: skip
     return unit.told(lambda: verbs[arguments.verb](arguments), as_json=arguments.json)
 
 
@@ -168,28 +177,53 @@ def _list(arguments: argparse.Namespace) -> int:
     return GOOD
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    settings = config.load(arguments.config)
+def _reading(arguments: argparse.Namespace, settings: Config) -> Proofs:
+    """With the key that reads; where this host has none, one that may only write says so itself."""
     proofs = _proofs(settings, arguments.state)
-    reader = None
     try:
-        reader = config.store(settings, "reader")
+        return replace(proofs, store=config.store(settings, "reader"))
     except (config.ConfigError, PermissionError):
-        reader = proofs.store  # a key that may only write says so
-    chain, unasked = Proofs(arguments.state, reader, settings.host, by=settings.drill_host).verify()
+        return proofs
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    found = _reading(arguments, config.load(arguments.config)).verify()
+    chain = found.chain
     if arguments.json:
-        answer = {"whole": chain.whole, "records": len(chain.records), "problems": chain.problems, "not_asked": unasked}
-        _say(json.dumps({**answer, "head": to_plain(chain.head)}, indent=1))
+        answer = {
+            "whole": chain.whole,
+            "records": len(chain.records),
+            "problems": chain.problems,
+            "not_asked": found.unasked,
+        }
+        _say(json.dumps({**answer, "earlier": found.earlier, "head": to_plain(chain.head)}, indent=1))
     else:
         for problem in chain.problems:
             _say(f"PROBLEM: {problem}")
-        for text in unasked:
+        for text in found.unasked:
             _say(f"not asked: {text}")
+        for text in found.earlier:
+            _say(text)
         _say(f"{len(chain.records)} records, head {chain.head.number} {chain.head.sha256}: "
              + ("whole" if chain.whole else "NOT whole"))  # fmt: skip
     if chain.problems:
         return drill.FAILED
-    return drill.INCONCLUSIVE if unasked else GOOD
+    return drill.INCONCLUSIVE if found.unasked else GOOD
+
+
+def _vouch(arguments: argparse.Namespace) -> int:
+    settings = config.load(arguments.config)
+    earlier = _reading(arguments, settings).earlier(arguments.chain, arguments.by, arguments.reason)
+    head, warnings = _proofs(settings, arguments.state).add(earlier, datetime.now(UTC))
+    if arguments.json:
+        _say(json.dumps({"record": to_plain(head), "earlier": to_plain(earlier), "warnings": warnings}))
+        return GOOD
+    for text in warnings:
+        _say(f"warning: {text}")
+    _say(
+        f"Record {head.number}: the chain {earlier.chain} went before this one and ends with its record {earlier.number}, {earlier.sha256}"
+    )
+    return GOOD
 
 
 def _note(arguments: argparse.Namespace) -> int:

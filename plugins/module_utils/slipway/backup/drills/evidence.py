@@ -3,7 +3,8 @@
 
 Changing, dropping, adding or swapping a record breaks the chain at that place. What a chain alone cannot show is that
 its *end* was cut off, or that all of it was written anew: for that, heads that were noted elsewhere (the bucket, where
-records are locked; the journal) are given to :func:`verify_chain` as anchors.
+records are locked; the journal) are given to :func:`verify_chain` as anchors. A drill host that was made anew begins a
+chain anew; what became of the one before is a record too (:class:`Earlier`).
 
 Records hold ids, hashes, counts, times and names; no row data. What people add later (remediation, sign-off) is a
 record of its own, since a record is never written twice.
@@ -86,19 +87,34 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """A chain that went before this one on a host that was made anew: its name and head as the copies in the store have them.
+
+    A person vouches for it (``by``, ``reason``): a chain that is gone is otherwise a chain that somebody made away with.
+    """
+
+    chain: str
+    number: int
+    sha256: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Record:
-    """A link of the chain: its number from 1, the hash of the link before it, and a drill or a note."""
+    """A link of the chain: its number from 1, the hash of the link before it, and a drill, a note or an earlier chain."""
 
     number: int
     at: datetime
     previous: str
     drill: Drill | None = None
     note: Note | None = None
+    earlier: Earlier | None = None
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if (self.drill is None) == (self.note is None):
-            raise FormatError("a record holds a drill or a note", "exactly one of them")
+        if [self.drill, self.note, self.earlier].count(None) != 2:
+            raise FormatError("a record holds a drill, a note or an earlier chain", "exactly one of them")
 
 
 @dataclass(frozen=True)
@@ -111,11 +127,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain as read: its records as far as they can be read, its head, and all that is wrong with it."""
+    """A chain as read: its records as far as they can be read, its head, and all that is wrong with it.
+
+    ``digests``: the hash of each of ``records``, as in its line: older records lack fields that newer ones have.
+    """
 
     records: tuple[Record, ...]
     head: Head
     problems: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -124,13 +144,16 @@ class Chain:
 
 
 EMPTY = Head(0, GENESIS)
+Content = Drill | Note | Earlier
+"""What a record can hold."""
 
 
-def seal(content: Drill | Note, at: datetime, after: Head = EMPTY) -> tuple[bytes, Head]:
+def seal(content: Content, at: datetime, after: Head = EMPTY) -> tuple[bytes, Head]:
     """The line of a new record that follows ``after``, and the new head. Pure."""
     drill = content if isinstance(content, Drill) else None
     note = content if isinstance(content, Note) else None
-    record = Record(after.number + 1, at, after.sha256, drill, note)
+    earlier = content if isinstance(content, Earlier) else None
+    record = Record(after.number + 1, at, after.sha256, drill, note, earlier)
     digest = hashlib.sha256(canonical(record)).hexdigest()
     return canonical({"record": record, "sha256": digest}) + b"\n", Head(record.number, digest)
 
@@ -141,6 +164,7 @@ def verify_chain(lines: Iterable[bytes], anchors: Sequence[Head] = ()) -> Chain:
     ``anchors``: heads noted elsewhere; each must be found at its number.
     """
     records: list[Record] = []
+    digests: list[str] = []
     problems: list[str] = []
     hashes: dict[int, str] = {0: GENESIS}
     head = EMPTY
@@ -160,6 +184,7 @@ def verify_chain(lines: Iterable[bytes], anchors: Sequence[Head] = ()) -> Chain:
         elif records and record.at < records[-1].at:
             problems.append(f"Record {record.number} is dated before the record before it.")
         records.append(record)
+        digests.append(digest)
         head = Head(record.number, digest)
         hashes[record.number] = digest
     for anchor in anchors:
@@ -167,7 +192,7 @@ def verify_chain(lines: Iterable[bytes], anchors: Sequence[Head] = ()) -> Chain:
             problems.append(f"Record {anchor.number}, noted elsewhere, is gone: the chain was cut or never had it.")
         elif hashes[anchor.number] != anchor.sha256:
             problems.append(f"Record {anchor.number} is not the one that was noted elsewhere: it was written anew.")
-    return Chain(tuple(records), head, tuple(problems))
+    return Chain(tuple(records), head, tuple(problems), tuple(digests))
 
 
 def _read(line: bytes, where: str) -> tuple[Record, str]:
@@ -197,7 +222,7 @@ def load(path: str | Path, anchors: Sequence[Head] = ()) -> Chain:
 
 
 def append(
-    path: str | Path, content: Drill | Note, at: datetime, publish: Callable[[int, bytes], object] | None = None
+    path: str | Path, content: Content, at: datetime, publish: Callable[[int, bytes], object] | None = None
 ) -> Head:
     """Add a record to a file, under a lock and flushed to disk; the new head, to be noted elsewhere.
 
