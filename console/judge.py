@@ -61,6 +61,8 @@ def rows_of(seen: Mapping[str, Any], app_names: Sequence[str]) -> list[Row]:
     rows += _apps(seen.get("apps"), app_names, seen.get("last_deploy"))
     rows += _services(seen.get("services"))
     rows += _database(seen.get("database"))
+    rows += _redis(seen.get("redis") or ())
+    rows += _network(seen.get("network") or {})
     rows += backup_rows(seen.get("backups"))
     rows += _climb(seen.get("climb"))
     rows += _certificates(seen.get("certificates") or ())
@@ -109,6 +111,34 @@ def _jobs(name: str, seen: Sequence[Mapping[str, Any]]) -> Row:
             level = "bad"
         parts.append(text)
     return Row(f"jobs {name}", ", ".join(parts), level, "" if level == "good" else f"fab logs {name}")
+
+
+def _redis(seen: Sequence[Mapping[str, Any]]) -> Iterable[Row]:
+    """A line for each server. A queue that is full refuses jobs; a cache that is full evicts, as it should."""
+    for one in seen:
+        label = f"redis {one['purpose']} {one['app']}"
+        if not one["up"]:
+            yield Row(label, f"down: {one['reason']}", "bad", "fab ssh, then: journalctl -u 'redis-server@*' -n 50")
+            continue
+        used, most = int(one.get("used_memory", 0)), int(one.get("maxmemory", 0))
+        percent = 100 * used // most if most else 0
+        text = f"{used / 2**20:.0f} of {most // 2**20} MB, {one.get('connected_clients', '?')} clients"
+        text += f", {one['evicted_keys']} evicted" if one.get("evicted_keys") else ""
+        full = one["purpose"] == "queue" and percent > 80
+        yield Row(
+            label,
+            text,
+            ("bad" if percent > 95 else "warn") if full else "good",
+            "let workers catch up, or give it more: docs/redis.md" if full else "",
+        )
+
+
+def _network(seen: Mapping[str, bool]) -> Iterable[Row]:
+    silent = sorted(name for name, there in seen.items() if not there)
+    if silent:
+        yield Row("network", f"no answer through the tunnel from {', '.join(silent)}", "bad", "docs/private_network.md")
+    elif seen:
+        yield Row("network", f"{', '.join(sorted(seen))} {'answers' if len(seen) == 1 else 'answer'}", "good")
 
 
 def _app(name: str, app: Mapping[str, Any]) -> Row:

@@ -270,6 +270,39 @@ def climb() -> dict[str, Any] | None:
     return next((one for one in reversed(known) if not one["result"]), known[-1] if known else None)
 
 
+PEERS = "/etc/slipway/private_network/peers.conf"
+
+
+def network() -> dict[str, bool] | None:
+    """Which of the other hosts answer through the tunnel; null on a host that has none."""
+    peers = dict(
+        re.findall(r"^# host: (\S+)\n(?:(?!# host).*\n)*?AllowedIPs = ([0-9.]+)/32", text_of(PEERS), re.MULTILINE)
+    )
+    if not peers:
+        return None
+    # All at once: one that is silent costs two seconds, however many are.
+    asked = {
+        name: subprocess.Popen(
+            ["ping", "-n", "-q", "-c", "1", "-W", "2", address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for name, address in peers.items()
+    }
+    return {name: process.wait(10) == 0 for name, process in asked.items()}
+
+
+def redis() -> list[dict[str, Any]] | None:
+    """What the host's own command says of its servers of Redis; null where there is none."""
+    if not os.path.exists("/etc/slipway/redis.json"):
+        return None
+    servers = (answer([SLIPWAY, "redis", "status", "--json"]) or {}).get("redis") or []
+    kept = ("used_memory", "maxmemory", "evicted_keys", "connected_clients")
+    return [
+        {key: one[key] for key in ("app", "purpose", "up", "reason")}
+        | {key: int(one["numbers"][key]) for key in kept if key in one["numbers"]}
+        for one in servers
+    ]
+
+
 BACKUP = "/etc/slipway/backup"
 METRICS = "/var/lib/slipway/metrics"
 
@@ -344,6 +377,8 @@ def main(domains: Sequence[str], only: str = "") -> None:
         "failed_units": failed_units,
         "updates": updates,
         "database": database,
+        "redis": redis,
+        "network": network,
         "apps": apps,
         "last_deploy": last_deploy,
         "certificates": lambda: [certificate(domain) for domain in domains],

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
@@ -18,20 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
 
-def fab(world: World, *words: str) -> subprocess.CompletedProcess[str]:
-    """A fab command on the world's inventory, without a terminal."""
-    return subprocess.run(
-        [str(ROOT / "bin/fab"), *words, "-i", str(world.inventory)], check=False, capture_output=True, text=True,
-        stdin=subprocess.DEVNULL, cwd="/", timeout=120, env={**os.environ, "NO_COLOR": "1"},
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def seen(converged: World) -> dict[str, Any]:
     """What ``fab status --json`` says of the converged host, its last deploy a good one whatever ran before."""
     fresh = converged.playbook("deploy", "-e", "app_force=true")
     assert fresh.returncode == 0, fresh.stdout[-3000:]
-    done = fab(converged, "status", "--json")
+    done = converged.fab("status", "--json")
     found: dict[str, Any] = json.loads(done.stdout)
     (host,) = found["hosts"]
     assert not host["error"], host["error"]
@@ -71,7 +62,7 @@ def test_status_shows_services_and_the_plans_memory(seen: dict[str, Any]) -> Non
 
 def test_status_is_one_screen_and_takes_one_login(converged: World) -> None:
     before = int(converged.root("journalctl -t sshd-session -t sshd | grep -c 'Accepted publickey'"))
-    text = fab(converged, "status").stdout
+    text = converged.fab("status").stdout
     after = int(converged.root("journalctl -t sshd-session -t sshd | grep -c 'Accepted publickey'"))
     assert after - before == 1
     assert len(text.splitlines()) <= 40
@@ -91,7 +82,7 @@ def test_looking_changes_nothing(converged: World) -> None:
         ["logs", "notes", "--lines", "3"],
         ["psql", "notes", "--command", "select 1"],
     ):
-        done = fab(converged, *words)
+        done = converged.fab(*words)
         assert done.returncode in (0, 1), done.stderr
     assert (
         converged.root(state),
@@ -103,7 +94,7 @@ def test_looking_changes_nothing(converged: World) -> None:
 def test_stopped_service_is_seen_and_named(converged: World) -> None:
     converged.root("systemctl stop pgbouncer.service")
     try:
-        done = fab(converged, "status")
+        done = converged.fab("status")
     finally:
         converged.root("systemctl start pgbouncer.service")
         converged.wait_until_serving()
@@ -115,9 +106,9 @@ def test_stopped_service_is_seen_and_named(converged: World) -> None:
 def test_logs_show_the_apps_own_lines_and_its_accesses(converged: World) -> None:
     mark = f"/?mark={time.time_ns()}"
     assert converged.status(mark) == 200
-    assert "serving" in fab(converged, "logs", "--lines", "200").stdout
+    assert "serving" in converged.fab("logs", "--lines", "200").stdout
     deadline = time.monotonic() + 20
-    while mark not in (text := fab(converged, "logs", "notes", "--access").stdout):
+    while mark not in (text := converged.fab("logs", "notes", "--access").stdout):
         assert time.monotonic() < deadline, text[-2000:]
         time.sleep(1)
     assert json.loads(text.splitlines()[-1])
@@ -127,35 +118,35 @@ def test_logs_show_the_apps_own_lines_and_its_accesses(converged: World) -> None
     "what", ["postgres", "pgbouncer", "caddy", "docker", "ssh", "firewall", "switch", "deploy", "bans"]
 )
 def test_each_part_of_the_host_has_its_logs(converged: World, what: str) -> None:
-    done = fab(converged, "logs", what, "--lines", "5")
+    done = converged.fab("logs", what, "--lines", "5")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= 1
     assert "No entries" not in done.stdout
 
 
 def test_deploys_log_names_the_app(converged: World) -> None:
-    assert "notes" in fab(converged, "logs", "deploy", "--lines", "50").stdout
+    assert "notes" in converged.fab("logs", "deploy", "--lines", "50").stdout
 
 
 def test_psql_reads_with_the_apps_rights_and_writes_only_when_told(converged: World) -> None:
-    who = fab(converged, "psql", "--command", "select current_user, current_setting('transaction_read_only')")
+    who = converged.fab("psql", "--command", "select current_user, current_setting('transaction_read_only')")
     assert "notes" in who.stdout
     assert " on" in who.stdout
-    refused = fab(converged, "psql", "--command", "create table fab_was_here()")
+    refused = converged.fab("psql", "--command", "create table fab_was_here()")
     assert refused.returncode != 0
     assert "read-only transaction" in refused.stderr
     assert converged.sql("select to_regclass('fab_was_here')") == ""
-    allowed = fab(converged, "psql", "--write", "--command", "create table fab_was_here()")
+    allowed = converged.fab("psql", "--write", "--command", "create table fab_was_here()")
     assert allowed.returncode == 0, allowed.stderr
     assert converged.sql("select tableowner from pg_tables where tablename = 'fab_was_here'") == "notes"
-    assert fab(converged, "psql", "--write", "--command", "drop table fab_was_here").returncode == 0
+    assert converged.fab("psql", "--write", "--command", "drop table fab_was_here").returncode == 0
 
 
 def test_sizing_measures_the_live_host(converged: World) -> None:
-    budget = json.loads(fab(converged, "sizing", "--json").stdout)
+    budget = json.loads(converged.fab("sizing", "--json").stdout)
     assert budget["postgres"]["settings"]["max_connections"] in (50, "50")
     assert budget["budget"]["total_mb"] <= 2048
-    assert "Memory budget: 2048 MB" in fab(converged, "sizing").stdout
+    assert "Memory budget: 2048 MB" in converged.fab("sizing").stdout
 
 
 def test_ssh_leads_to_the_admin_user(converged: World) -> None:
@@ -173,7 +164,7 @@ def test_changed_host_key_is_refused_with_the_reason(converged: World, tmp_path:
     other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
     known.write_text(f"{converged.ip} {other}\n")
     try:
-        done = fab(converged, "status")
+        done = converged.fab("status")
     finally:
         known.write_text(original)
     assert done.returncode == 1
@@ -188,9 +179,9 @@ def test_secrets_are_on_no_screen(converged: World) -> None:
     shown = "".join(
         done.stdout + done.stderr
         for done in (
-            fab(converged, "status", "--json"),
-            fab(converged, "logs", "deploy"),
-            fab(converged, "logs", "--lines", "500"),
+            converged.fab("status", "--json"),
+            converged.fab("logs", "deploy"),
+            converged.fab("logs", "--lines", "500"),
         )
     )
     for secret in PLANTED.values():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import socket
 import time
@@ -111,6 +112,9 @@ def test_added_under_load_no_request_fails_and_the_app_reaches_both(grown: Grow)
     for variable, port in (("REDIS_URL", CACHE), ("REDIS_QUEUE_URL", QUEUE)):
         assert from_the_app(grown, variable, f"seen:{port}") == "from the app"
         assert ask(grown, port, "GET", f"seen:{port}") == "from the app"
+    row = grown.world.row("redis queue notes")
+    assert row["level"] == "good", row
+    assert re.match(r"\d+ of \d+ MB, ", row["text"]), row
     grown.site_changes_nothing()
     assert "Nothing to do" in grown.climb("add_redis").stdout
 

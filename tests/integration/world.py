@@ -134,6 +134,18 @@ class World:
             capture_output=True, text=True, check=False, timeout=timeout,
         )  # fmt: skip
 
+    def fab(self, *words: str) -> Done:
+        """A fab command on this inventory, without a terminal."""
+        return subprocess.run(
+            [str(ROOT / "bin/fab"), *words, "-i", str(self.inventory)], check=False, capture_output=True, text=True,
+            stdin=subprocess.DEVNULL, cwd="/", timeout=120, env={**os.environ, "NO_COLOR": "1"},
+        )  # fmt: skip
+
+    def row(self, label: str) -> dict[str, str]:
+        """The line of ``fab status`` that begins with ``label``."""
+        hosts = json.loads(self.fab("status", "--json").stdout)["hosts"]
+        return next(row for host in hosts for row in host["rows"] if row["label"] == label)
+
     def status(self, path: str = "/readyz") -> int:
         """HTTP status of the example application from outside; 0 when there was no answer."""
         done = self.curl(path, "-o", "/dev/null", "-w", "%{http_code}")

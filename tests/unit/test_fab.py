@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from slipway.errors import InputError, SlipwayError
 
-from console import hosts, judge, probe, remote, status, style, ways_in
+from console import hosts, judge, remote, status, style, ways_in
 from console.hosts import Endpoint, Fleet
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +29,8 @@ HEALTHY: dict[str, Any] = {
     "failed_units": [],
     "backups": None,
     "climb": None,
+    "redis": [{"app": "notes", "purpose": "queue", "up": True, "reason": "", "used_memory": 2**20, "maxmemory": 2**26, "evicted_keys": 0, "connected_clients": 3}],
+    "network": {"db1": True},
     "updates": {"all": 0, "security": 0},
     "database": {
         "version": "17.6", "max_connections": 50, "connections": 9, "standby": False, "databases_mb": {"postgres": 7, "notes": 12},
@@ -217,6 +219,10 @@ def test_healthy_host_has_no_bad_and_no_warning() -> None:
         ({"apps": [{**HEALTHY["apps"][0], "restarts": 3}]}, "app notes", "warn"),
         ({"apps": [{**HEALTHY["apps"][0], "held": {"release": "r2", "why": "5xx"}}]}, "app notes", "warn"),
         ({"updates": {"all": 4, "security": 2}}, "updates", "warn"),
+        ({"redis": [{**HEALTHY["redis"][0], "up": False, "reason": "refused"}]}, "redis queue notes", "bad"),
+        ({"redis": [{**HEALTHY["redis"][0], "used_memory": 2**26}]}, "redis queue notes", "bad"),
+        ({"redis": [{**HEALTHY["redis"][0], "used_memory": 2**26, "purpose": "cache"}]}, "redis cache notes", "good"),
+        ({"network": {"db1": True, "db2": False}}, "network", "bad"),
         ({"last_deploy": {"at": "x", "what": "deploy", "result": "failed"}}, "last deploy", "warn"),
     ],
 )
@@ -276,43 +282,7 @@ def test_durations(seconds: int, text: str) -> None:
     assert style.duration(seconds) == text
 
 
-# -- the probe and the way there ----------------------------------------------------------------------------------
-
-
-def test_probe_runs_anywhere_and_answers_json(tmp_path: Path) -> None:
-    """On this machine, which need have nothing of Slipway: every part answers or is null."""
-    apt = tmp_path / "apt-get"  # the real one reckons for seconds where much could be updated
-    apt.write_text(
-        "#!/bin/sh\necho 'Inst a [1] (2 Debian:13)'; echo 'Inst b [1] (2 Debian-Security:13)'; echo Conf a\n"
-    )
-    apt.chmod(0o755)
-    source = remote.probe_source(["a.example.com'); import os; ("], "")
-    found = b'"PATH": "'
-    assert source.count(found) == 1
-    done = subprocess.run(
-        ["/usr/bin/python3", "-"],
-        input=source.replace(found, found + f"{tmp_path}:".encode()),
-        check=False,
-        capture_output=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    seen = json.loads(done.stdout)
-    assert seen["system"]["ram_mb"] > 0
-    assert seen["updates"] == {"all": 2, "security": 1}
-    assert seen["certificates"][0]["domain"] == "a.example.com'); import os; ("
-    assert set(HEALTHY) == set(seen)
-
-
-def test_probe_needs_nothing_but_the_standard_library() -> None:
-    text = (ROOT / "console/probe.py").read_text()
-    assert "import slipway" not in text
-    assert "from slipway" not in text
-    assert "from ." not in text
-
-
-def test_pool_lines_survive_missing_columns() -> None:
-    assert probe.pool_line({"database": "notes"})["cl_waiting"] == 0
+# -- the way there ----------------------------------------------------------------------------------------------
 
 
 def test_closed_port_and_unknown_name_are_told_apart() -> None:
