@@ -23,6 +23,8 @@ options:
   facts: {description: What was measured., type: dict, default: {}}
   host: {description: The host's name in the inventory., type: str, default: ""}
   who: {description: Who runs it., type: str, default: unknown}
+  run: {description: "This run of the playbook, as no other is called; the controller's side of the module sets it.", type: str, default: ""}
+  after: {description: "The run in whose hands the climb was seen and is now taken from; in any other's it stays.", type: str, default: ""}
 author: [Slipway maintainers (@slipway)]
 """
 
@@ -36,9 +38,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 record:
-  description: "The record that is open, or was just ended: C(id), C(phase), C(phases), C(plan), C(facts), C(result). Null where none is."
+  description: "The record that is open, or was just ended: C(id), C(phase), C(run), C(phases), C(plan), C(facts), C(result). Null where none is."
   type: dict
   returned: success
+others: {description: Climbs of other kinds that have begun on this host and not ended., type: list, elements: str, returned: success}
+held_by: {description: "Another run that has the climb in hand and lives, or may: its machine cannot be asked. Empty where none.", type: str, returned: success}
 """
 
 from datetime import UTC, datetime
@@ -56,11 +60,12 @@ def main(module: AnsibleModule) -> dict:
     now = datetime.now(UTC)
     if writes and params["phase"]:
         found = records.enter(
-            params["climb"], params["phase"], who=params["who"], now=now, host=params["host"], plan=params["plan"]
-        )
+            params["climb"], params["phase"], who=params["who"], now=now, host=params["host"], plan=params["plan"],
+            run=params["run"], after=params["after"],
+        )  # fmt: skip
     if writes and params["end"]:
         found = records.end(params["climb"], who=params["who"], now=now, result=params["end"], facts=params["facts"])
-    return {"changed": writes, "record": found and found.to_dict()}
+    return {"changed": writes, "record": found and found.to_dict(), "others": records.others(params["climb"])}
 
 
 if __name__ == "__main__":
@@ -73,6 +78,8 @@ if __name__ == "__main__":
             "facts": {"type": "dict", "default": {}},
             "host": {"type": "str", "default": ""},
             "who": {"type": "str", "default": "unknown"},
+            "run": {"type": "str", "default": ""},
+            "after": {"type": "str", "default": ""},
         },
         main,
     )

@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from slipway import journal
-from slipway.climb import prices, proof
+from slipway.climb import operator, prices, proof
 from slipway.climb.plan import PHASES, Plan, Row, Step, render
 from slipway.climb.record import Record, RecordError, Records, line, status
 from slipway.errors import InputError, UnknownNameError
@@ -216,15 +220,58 @@ def test_a_run_after_a_crash_finds_the_record_and_goes_on_in_it(tmp_path: Path) 
     assert len(records(tmp_path).all()) == 1
 
 
-def test_two_kinds_of_climbs_do_not_see_each_other(tmp_path: Path) -> None:
+def test_a_climb_does_not_begin_before_another_one_has_ended(tmp_path: Path) -> None:
     kept = records(tmp_path)
     kept.enter("resize", "prove", who="ops", now=NOW, plan={})
     assert kept.open_one("add_redis") is None
-    kept.enter("add_redis", "prove", who="ops", now=NOW + timedelta(seconds=1), plan={})
+    assert kept.others("add_redis") == ["resize"]
+    with pytest.raises(RecordError, match=r"run playbooks/grow/resize\.yml to its end"):
+        kept.enter("add_redis", "prove", who="ops", now=NOW + timedelta(seconds=1), plan={})
     kept.end("resize", who="ops", now=NOW + timedelta(seconds=2))
+    kept.enter("add_redis", "prove", who="ops", now=NOW + timedelta(seconds=3), plan={})
     told = status(kept)
     assert told["open"]["climb"] == "add_redis"
     assert [one["climb"] for one in told["done"]] == ["resize"]
+
+
+def test_a_climb_stays_in_the_hands_of_one_run_until_another_takes_it_knowingly(tmp_path: Path) -> None:
+    kept = records(tmp_path)
+    ada, eve = "laptop/0a1b2c3d/41/b.1", "ci/99887766/42/b.2"
+    kept.enter("resize", "prove", who="ada", now=NOW, plan={}, run=ada)
+    kept.enter("resize", "prepare", who="ada", now=NOW, run=ada)
+    with pytest.raises(RecordError, match=r"ada runs it from laptop \(phase prepare"):
+        kept.enter("resize", "prove", who="eve", now=NOW, plan={}, run=eve)
+    taken = kept.enter("resize", "prove", who="eve", now=NOW, plan={}, run=eve, after=ada)
+    assert (taken.run, len(kept.all())) == (eve, 1)
+    with pytest.raises(RecordError, match="eve runs it from ci"):
+        kept.enter("resize", "cut_over", who="ada", now=NOW, run=ada)
+
+
+def test_two_that_begin_in_the_same_instant_are_told_apart(tmp_path: Path) -> None:
+    def begin(run: str) -> str:
+        try:
+            return records(tmp_path).enter("resize", "prove", who=run, now=NOW, plan={}, run=run).run
+        except RecordError:
+            return ""
+
+    with ThreadPoolExecutor(8) as pool:
+        won = [run for run in pool.map(begin, [f"m/0/{number}/b" for number in range(8)]) if run]
+    assert len(won) == 1
+    assert [record.run for record in records(tmp_path).all()] == won
+
+
+def test_a_run_is_alive_as_long_as_its_process_and_no_other_one_of_its_number() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        found = operator.this(process.pid)
+        assert operator.Operator.parse(str(found)) == found
+        assert operator.alive(str(found)) is True
+        assert operator.alive(str(replace(found, began="another"))) is False
+        assert operator.alive(str(replace(found, machine="00000000"))) is None, "that machine cannot be asked"
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert operator.alive(str(found)) is False, "a zombie does nothing any more"
+    assert operator.alive(str(found)) is False
+    assert operator.alive("") is False, "a record from before runs were noted"
 
 
 def test_the_status_has_a_line_for_what_was_cut_off_and_for_what_was_done_last(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ record for each kind of climb. When it ends, the host's journal gets a line.
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 
 from .. import atomic, journal
 from ..errors import InputError, SlipwayError
+from .operator import Operator
 from .plan import PHASES
 
 FOLDER = Path("/var/lib/slipway/climbs")
@@ -29,12 +33,16 @@ class RecordError(SlipwayError):
 
 @dataclass
 class Phase:
-    """One phase as it went; times as UTC text, ``ended`` empty while it runs or where a crash cut it off."""
+    """One phase as it went; times as UTC text, ``ended`` empty while it runs or where a crash cut it off.
+
+    ``run``: the run of the playbook that began it (:mod:`.operator`).
+    """
 
     name: str
     started: str
     who: str
     ended: str = ""
+    run: str = ""
 
 
 @dataclass
@@ -63,13 +71,18 @@ class Record:
         return self.phases[-1].name if self.phases else ""
 
     @property
+    def run(self) -> str:
+        """The run that has it in hand, or had."""
+        return self.phases[-1].run if self.phases else ""
+
+    @property
     def reached(self) -> int:
         """How far it came in :data:`PHASES`, over all its runs: the place of the furthest phase that was begun."""
         return max((PHASES.index(phase.name) for phase in self.phases), default=0)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, with ``open`` and ``phase``."""
-        return {**asdict(self), "open": self.open, "phase": self.phase}
+        """Plain data, with ``open``, ``phase`` and ``run``."""
+        return {**asdict(self), "open": self.open, "phase": self.phase, "run": self.run}
 
 
 def _parse(path: Path) -> Record:
@@ -103,26 +116,49 @@ class Records:
         """The climb that has begun and not ended. Raises RecordError, OSError."""
         return next((record for record in reversed(self.all(climb)) if record.open), None)
 
+    def others(self, climb: str) -> list[str]:
+        """Climbs of other kinds that have begun and not ended. Raises RecordError, OSError."""
+        return sorted({record.climb for record in self.all() if record.open and record.climb != climb})
+
     def enter(
-        self, climb: str, phase: str, *, who: str, now: datetime, host: str = "", plan: Mapping[str, Any] | None = None
-    ) -> Record:
+        self, climb: str, phase: str, *, who: str, now: datetime, host: str = "", plan: Mapping[str, Any] | None = None,
+        run: str = "", after: str = "",
+    ) -> Record:  # fmt: skip
         """Begin a phase: of the open record, or of a new one, which takes a ``plan``. On disk when it returns.
 
-        Raises RecordError where there is neither an open record nor a plan, InputError for an unknown phase.
+        ``run``: whose hands it is in from now on. ``after``: the run in whose hands it was seen, and may be taken from.
+        Raises RecordError where there is neither an open record nor a plan, where it is in other hands, and where another
+        climb has begun; InputError for an unknown phase.
         """
         if phase not in PHASES:
             raise InputError(f"There is no phase '{phase}'", f"one of: {', '.join(PHASES)}")
         at = journal.stamp(now.timestamp())
-        record = self.open_one(climb)
-        if record is None:
-            if plan is None:
-                raise RecordError(f"No climb {climb} is at work on this host", "one that has begun", "run its playbook")
-            name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{climb}"
-            record = Record(name, climb, host, at, dict(plan))
-        elif record.phases:
-            self._leave(record, at)
-        record.phases.append(Phase(phase, at, who))
-        self._write(record)
+        with self._alone():
+            record = self.open_one(climb)
+            if record is None:
+                if plan is None:
+                    raise RecordError(
+                        f"No climb {climb} is at work on this host", "one that has begun", "run its playbook"
+                    )
+                for other in self.others(climb):
+                    raise RecordError(
+                        f"The climb {other} has begun on this host and not ended", "one climb at a time",
+                        f"run playbooks/grow/{other}.yml to its end, then this again",
+                    )  # fmt: skip
+                name = f"{now.astimezone(UTC):%Y%m%dT%H%M%SZ}-{climb}"
+                record = Record(name, climb, host, at, dict(plan))
+            elif record.phases:
+                if record.run not in ("", run, after):
+                    last = record.phases[-1]
+                    raise RecordError(
+                        f"The climb {climb} is in other hands: {last.who} runs it from {_machine(last.run)} "
+                        f"(phase {last.name}, since {last.started})",
+                        "one run at a time",
+                        "let that one go on; when it has ended, run this again",
+                    )
+                self._leave(record, at)
+            record.phases.append(Phase(phase, at, who, run=run))
+            self._write(record)
         return record
 
     def end(
@@ -145,6 +181,17 @@ class Records:
         self._write(record)
         return record
 
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Between reading a record and writing it, nobody else does."""
+        self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     @staticmethod
     def _leave(record: Record, at: str) -> None:
         last = record.phases[-1] if record.phases else None
@@ -155,6 +202,11 @@ class Records:
         self.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         text = json.dumps(asdict(record), indent=1, ensure_ascii=False) + "\n"
         atomic.replace(self.folder / f"{record.id}.json", text.encode(), 0o640)
+
+
+def _machine(run: str) -> str:
+    found = Operator.parse(run)
+    return found.name if found else "another machine"
 
 
 def status(records: Records) -> dict[str, Any]:

@@ -335,7 +335,7 @@ CONNECTION_VARIABLES = frozenset(
 PLAYBOOK_VARIABLES = frozenset(
     {"app", "release", "tag", "bootstrap_close_door"}
     | {"backup", "database", "into", "tables", "over", "undo", "identity_file", "keep"}
-    | {"to_time", "timeline"}
+    | {"to_time", "timeline", "climb_take_over"}
     | {"abort_uploads_days", "remove_hidden_days", "backup_keys_revoked"}
 )
 # Names an app cannot have: its database and role are named like it.
