@@ -77,6 +77,10 @@ def test_values_out_of_range_are_refused(call: object) -> None:
         call()  # type: ignore[operator]
 
 
+def test_a_command_whose_output_goes_out_in_large_pieces_is_replaced_by_itself() -> None:
+    assert argv.in_large_pieces(["/x/pg_dump", "-Fc"]) == ["stdbuf", "--output=256K", "/x/pg_dump", "-Fc"]
+
+
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.integers(0, 10**6), max_size=30), st.integers(0, 6))
 def test_every_big_table_is_in_exactly_one_stream_and_the_streams_are_balanced(
     sizes: dict[str, int], count: int

@@ -110,7 +110,7 @@ def send(means: Means, place: int, part: Part, *, at_once: int = 1) -> StoredObj
     size = part_size_for(part.expected, memory=means.memory // at_once, concurrency=concurrency)
     program = Path(part.command[0]).name
     stages = [
-        Stage(program, part.command, {"PGAPPNAME": source.APPLICATION}),
+        Stage(program, argv.in_large_pieces(part.command), {"PGAPPNAME": source.APPLICATION}),
         Stage("zstd", argv.compress(means.level, max(1, means.threads // at_once))),
         Stage("age", argv.encrypt(str(means.recipients))),
     ]
