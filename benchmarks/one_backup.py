@@ -18,6 +18,7 @@ from slipway.backup.config import Config, Place
 from slipway.backup.stores.s3 import Bucket, S3Store
 from slipway.backup.stores.store import DirectoryStore, Store
 from slipway.backup.taking import dumping, runs, source, take
+from slipway.backup.taking.turns import Turns
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,12 @@ def _dumps(asked: Asked, server: argv.Server) -> None:
     )  # fmt: skip
     with source.connect(server, asked.database) as conn:
         exported, _ = catalog.hold(conn)
-        sizes = {name: size or 0 for name, size in source.rows(conn, dumping._STREAMED)}
-        parts = dumping.parts_of(means, asked.database, exported, sizes, sum(sizes.values()))
-        at_once = max(1, sum(part.holds in ("dump", "data") for part in parts))
-        with ThreadPoolExecutor(at_once) as pool:
-            sent = list(
-                pool.map(lambda place: dumping.send(means, place, parts[place], at_once=at_once), range(len(parts)))
-            )
+        tables = dumping.streamed(conn)
+        total = sum(each.bytes for each in tables.values())
+        parts = dumping.parts_of(means, asked.database, exported, tables, total)
+        turns = Turns(dumping.at_once(means, parts), around.stop.check)
+        with ThreadPoolExecutor(dumping.threads_for(parts)) as pool:
+            sent = [each.result() for each in dumping.send_all(means, parts, 0, turns, pool)]
     print(json.dumps({"stored": sum(each.size for each in sent)}))
 
 

@@ -15,8 +15,10 @@ from slipway.backup.config import Config, Place
 from slipway.backup.manifest import Manifest
 from slipway.backup.pipeline import Stage
 from slipway.backup.pipeline import run as pipe
-from slipway.backup.stores.store import DirectoryStore, Store
+from slipway.backup.stores.store import DirectoryStore, Sent, Store, _FileUpload
 from slipway.backup.taking import dumping, runs, take
+
+from tests.unit.waiting import until
 
 from .test_there_and_back import Make, keys, observed, open_stages, rich, where
 
@@ -78,28 +80,82 @@ def test_a_run_leaves_a_backup_that_restores_and_a_record_of_it(
     )
 
 
-@pytest.mark.parametrize(("cores", "apart"), [(2, True), (4, False)])
-def test_on_few_cores_the_rows_are_hashed_after_the_dumps_and_not_beside_them(
-    *, rich: str, around: take.Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, apart: bool
-) -> None:
+@pytest.fixture
+def seen(rich: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens to one database, in order: ``sent`` when an object with rows is complete, ``read`` when a table's
+    reading begins, ``done`` when it has ended."""
     _, name = where(rich)
-    seen: list[str] = []
-    send, read = dumping.send, catalog.read_table
+    found: list[str] = []
+    complete, read = _FileUpload.complete, catalog.read_table
 
-    def sending(means: dumping.Means, place: int, part: dumping.Part, *, at_once: int = 1) -> manifest.StoredObject:
-        if part.database == name:
-            time.sleep(0.5)
-        sent = send(means, place, part, at_once=at_once)
-        seen.extend(["sent"] if part.database == name else [])
+    def completing(self: _FileUpload) -> Sent:
+        wanted = self._key.endswith((f"dump-{name}", f"data-{name}"))
+        time.sleep(0.5 if wanted else 0)
+        sent = complete(self)
+        found.extend(["sent"] if wanted else [])
         return sent
 
     def reading(conn: psycopg.Connection[Any], *given: Any, **named: Any) -> manifest.Table:
-        seen.extend(["read"] if conn.info.dbname == name else [])
-        return read(conn, *given, **named)
+        mine = conn.info.dbname == name
+        found.extend(["read"] if mine else [])
+        table = read(conn, *given, **named)
+        found.extend(["done"] if mine else [])
+        return table
 
-    monkeypatch.setattr(dumping, "send", sending)
+    monkeypatch.setattr(_FileUpload, "complete", completing)
     monkeypatch.setattr(catalog, "read_table", reading)
+    return found
+
+
+@pytest.mark.parametrize(("cores", "apart"), [(2, True), (4, False)])
+def test_on_few_cores_the_rows_are_hashed_after_the_dump_and_not_beside_it(
+    *, rich: str, around: take.Around, tmp_path: Path, seen: list[str], cores: int, apart: bool
+) -> None:
     store = DirectoryStore(tmp_path / "store")
     take.run(settings(tmp_path, rich), lambda: store, replace(around, cores=cores))
     assert ("read" in seen[: seen.index("sent")]) != apart
     assert seen.count("read") > 1
+
+
+def test_of_several_streams_on_two_cores_two_work_at_once_and_hashing_begins_where_one_has_ended(
+    rich: str, around: take.Around, tmp_path: Path, seen: list[str]
+) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    take.run(settings(tmp_path, rich, parallel_mb=0), lambda: store, replace(around, cores=2))
+    streams, reading = seen.count("sent"), 0
+    assert streams == 3
+    for place, each in enumerate(seen):
+        reading += {"read": 1, "done": -1}.get(each, 0)
+        dumping_now = streams - seen[: place + 1].count("sent")
+        assert reading + min(2, dumping_now) <= 2
+    assert "read" in seen[: len(seen) - seen[::-1].index("sent")] or seen.index("read") > 1
+
+
+def test_a_dump_that_waits_for_its_turn_has_its_locks_already(
+    rich: str, around: take.Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(rich, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TABLE app.waits AS SELECT md5(i::text) || md5((-i)::text) FROM generate_series(1, 300000) i"
+        )
+        conn.execute(
+            "CREATE TABLE app.first AS SELECT md5(i::text) || md5((-i)::text) FROM generate_series(1, 400000) i"
+        )
+    _, name = where(rich)
+    complete, held = _FileUpload.complete, list[int]()
+
+    def completing(self: _FileUpload) -> Sent:
+        if self._key.endswith(f"-data-{name}") and not held:
+            query = """SELECT count(DISTINCT l.pid) FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+              WHERE l.relation = 'app.waits'::regclass AND l.granted AND a.query LIKE 'COPY%'"""
+            with psycopg.connect(rich, autocommit=True) as conn:
+                until(lambda: conn.execute(query).fetchone() == (1,), "the second dump waits with its lock")
+            held.append(1)
+        return complete(self)
+
+    monkeypatch.setattr(_FileUpload, "complete", completing)
+    monkeypatch.setattr(dumping, "at_once", lambda _means, _parts: 1)
+    store = DirectoryStore(tmp_path / "store")
+    done = take.run(settings(tmp_path, rich, parallel_mb=0), lambda: store, replace(around, cores=2))
+    assert held
+    assert done.good

@@ -149,14 +149,12 @@ def check_key(key: str) -> str:
     return key
 
 
-def part_size_for(expected: int, *, memory: int = 160 * MB, concurrency: int = 2) -> int:
+def part_size_for(expected: int, *, memory: int = 160 * MB, concurrency: int = 2, usual: int = PART_SIZE) -> int:
     """Part size for an upload of about ``expected`` bytes: half the parts stay free for a wrong guess.
 
-    Raises StoreError where ``memory`` (bytes, for ``concurrency + 1`` parts) does not allow it.
+    ``usual``: of those that are not too large for it. Raises StoreError where ``memory`` (bytes, for ``concurrency + 1`` parts) does not allow it.
     """
-    needed = max(
-        PART_SIZE if memory >= PART_SIZE * (concurrency + 1) else SMALLEST_PART, -(-expected // (MOST_PARTS // 2))
-    )
+    needed = max(usual if memory >= usual * (concurrency + 1) else SMALLEST_PART, -(-expected // (MOST_PARTS // 2)))
     size = -(-needed // MB) * MB
     if size * (concurrency + 1) > memory:
         raise StoreError(

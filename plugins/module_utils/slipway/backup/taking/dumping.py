@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One database into the store: several dumps of one snapshot at once, and meanwhile what the manifest says of it.
 
-The connection that holds the snapshot also holds a reader's lock on every table and reads them for the manifest; the
-dumps start beside it. Whatever fails first stops all the others.
+The connection that holds the snapshot also holds a reader's lock on every table and reads them for the manifest, with
+others that joined the snapshot. All dumps begin at once, so that they have their locks; their rows flow in turns, as many
+at once as ``streams``. Whatever fails first stops all the others.
 """
 
 from __future__ import annotations
@@ -23,17 +24,22 @@ from .. import argv, catalog
 from ..manifest import Database, StoredObject, Table
 from ..pipeline import PipelineError, Stage, run
 from ..stopping import Stop
-from ..stores.store import MB, Lock, Store, part_size_for
+from ..stores.store import MB, PART_SIZE, Lock, Store, part_size_for
 from . import source
 from .runs import Uploads
+from .turns import Turn, Turns
 from .watching import Watch
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 NAMED = 400  # tables that are named to a stream at most: an argument list has its limits
+# Streams of named tables at least. One more than two cores have turns for: where one ends early, the next goes on. Each
+# costs a start of pg_dump, a connection, and memory while it waits.
+SHARES = 3
+CELL = 40  # bytes: what it takes to write a value as text, as a copy of so many bytes would take (docs/benchmarks.md)
 _STREAMED = """
-SELECT format('%I.%I', n.nspname, c.relname), pg_table_size(c.oid) FROM pg_class c
+SELECT format('%I.%I', n.nspname, c.relname), pg_table_size(c.oid), greatest(c.reltuples, 0)::bigint * c.relnatts FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT EXISTS (
   SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
@@ -44,10 +50,11 @@ WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND NOT EXISTS (
 class Means:
     """All that dumping takes. ``folder``: of PostgreSQL's programs. ``empty``: see ``source.nothing_sealed``.
 
-    ``memory``: bytes for parts on their way, over all streams. ``streams``, ``readers``: at once at most.
+    ``memory``: bytes for parts on their way, over all streams. ``streams``, ``readers``: at once at most (a reader counts
+    and hashes).
     ``give_way``: seconds that somebody may wait for a lock of ours before the backup ends (0: for ever).
     ``warnings``: what people should look at though the backup is good; filled on the way.
-    ``apart``: count and hash after the dumps and not beside them.
+    ``apart``: count and hash not beside the dumps but where one of them has ended: ``streams`` of both at once at most.
     """
 
     server: argv.Server
@@ -75,13 +82,33 @@ class Means:
 
 @dataclass(frozen=True)
 class Part:
-    """One object to be: what it holds, and the command whose output it is. ``expected``: bytes before compression."""
+    """One object to be: what it holds, and the command whose output it is. ``expected``: bytes before compression.
+
+    ``work``: how much, as :class:`Streamed` has it.
+    """
 
     holds: str
     command: Sequence[str]
     database: str = ""
     stream: int = 0
     expected: int = 0
+    work: int = 0
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """What is known of a table before it is read. ``cells``: rows by columns, as the statistics have them; 0 without any.
+
+    Bytes alone mislead: a table of jsonb or of many small columns takes three times as long as one of long texts.
+    """
+
+    bytes: int
+    cells: int = 0
+
+    @property
+    def work(self) -> int:
+        """To read it and write it as text; only to be compared."""
+        return self.bytes + CELL * self.cells
 
 
 @dataclass(frozen=True)
@@ -101,13 +128,18 @@ def key(prefix: str, place: int, part: Part) -> str:
     return f"{prefix}/{place:02}-{part.holds}" + (f"-{name}" if name else "")
 
 
-def send(means: Means, place: int, part: Part, *, at_once: int = 1) -> StoredObject:
+def send(means: Means, place: int, part: Part, *, at_once: int = 1, turn: Turn | None = None) -> StoredObject:
     """Run one command through zstd and age into an object. ``at_once``: how many share the memory and the cores.
+
+    ``turn``: waited for before the first byte is taken, while the command holds its locks; left at the end.
 
     Raises PipelineError, StoreError, or what stops the run.
     """
-    concurrency = 2 if at_once <= 2 else 1
-    size = part_size_for(part.expected, memory=means.memory // at_once, concurrency=concurrency)
+    concurrency = 2 if at_once == 1 else 1
+    size = part_size_for(
+        part.expected, memory=means.memory // at_once, concurrency=concurrency,
+        usual=PART_SIZE if at_once <= 2 else PART_SIZE // 2,
+    )  # fmt: skip
     program = Path(part.command[0]).name
     stages = [
         Stage(program, argv.in_large_pieces(part.command), {"PGAPPNAME": source.APPLICATION}),
@@ -115,39 +147,84 @@ def send(means: Means, place: int, part: Part, *, at_once: int = 1) -> StoredObj
         Stage("age", argv.encrypt(str(means.recipients))),
     ]
     target = key(means.prefix, place, part)
-    means.stop.check()
-    with means.store.upload(target, part_size=size, concurrency=concurrency, lock=means.lock) as upload:
-        note = means.uploads.note(target, upload.id)
-        flow = run(stages, upload.write, hashed=False, watch=means.stop.check)
-        if flow.size <= means.empty:
-            raise PipelineError(
-                f"{program} ended without an error and without any output"
-                + (f" (database {part.database})" if part.database else ""),
-                "a dump", culprit=program,
-            )  # fmt: skip
+    with turn.taken() if turn else contextlib.nullcontext():
         means.stop.check()
-        sent = upload.complete()
+        with means.store.upload(target, part_size=size, concurrency=concurrency, lock=means.lock) as upload:
+
+            def take(piece: bytes) -> None:
+                if turn:
+                    turn.wait()
+                upload.write(piece)
+
+            note = means.uploads.note(target, upload.id)
+            flow = run(stages, take, hashed=False, watch=means.stop.check)
+            if flow.size <= means.empty:
+                raise PipelineError(
+                    f"{program} ended without an error and without any output"
+                    + (f" (database {part.database})" if part.database else ""),
+                    "a dump", culprit=program,
+                )  # fmt: skip
+            means.stop.check()
+            sent = upload.complete()
     note.unlink(missing_ok=True)
     if upload.unlocked:
         means.warnings.append(upload.unlocked)
     return StoredObject(**asdict(sent), holds=part.holds, database=part.database, stream=part.stream)
 
 
-def parts_of(means: Means, database: str, snapshot: str, sizes: Mapping[str, int], total: int) -> list[Part]:
+def send_all(
+    means: Means, parts: Sequence[Part], first: int, turns: Turns, pool: ThreadPoolExecutor
+) -> list[Future[StoredObject]]:
+    """Begin ``parts``, those with rows at once if ``pool`` has threads for them; in turns, the most work first.
+
+    What has no rows comes last and takes no turn: it is read from the catalog. The futures in the order of ``parts``.
+    """
+    order = sorted(range(len(parts)), key=lambda place: (not _has_rows(parts[place]), -parts[place].work))
+    sending: dict[int, Future[StoredObject]] = {}
+    for place in order:
+        turn = turns.line_up() if _has_rows(parts[place]) else None
+        sending[place] = pool.submit(send, means, first + place, parts[place], at_once=turns.count, turn=turn)
+    return [sending[place] for place in range(len(parts))]
+
+
+def _has_rows(part: Part) -> bool:
+    return part.holds in ("dump", "data")
+
+
+def at_once(means: Means, parts: Sequence[Part]) -> int:
+    """How many of these are to flow at once."""
+    return max(1, min(means.streams, sum(map(_has_rows, parts))))
+
+
+def threads_for(parts: Sequence[Part]) -> int:
+    """One for each dump with rows, which is to have its locks from the beginning, and one for all the others."""
+    return sum(map(_has_rows, parts)) + 1
+
+
+def streamed(conn: Connection[Any]) -> dict[str, Streamed]:
+    """The tables that a dump may hold rows of, by name. Raises SourceError."""
+    return {name: Streamed(size or 0, cells) for name, size, cells in source.rows(conn, _STREAMED)}
+
+
+def parts_of(means: Means, database: str, snapshot: str, tables: Mapping[str, Streamed], total: int) -> list[Part]:
     """How a database is dumped: whole, or from ``parallel_bytes`` on in several streams. In the order of restoring."""
     command = _dump(means, database, snapshot)
     if total < means.parallel_bytes or means.streams < 2:
         return [Part("dump", command(), database, expected=total)]
     smallest = max(MB, min(64 * MB, total // (16 * means.streams)))
-    largest = dict(sorted(sizes.items(), key=lambda item: -item[1])[:NAMED])
-    shares = argv.streams(largest, means.streams, smallest=smallest)
+    largest = sorted((name for name in tables if tables[name].bytes >= smallest), key=lambda name: -tables[name].bytes)
+    work = {name: tables[name].work for name in largest[:NAMED]}
+    shares = argv.streams(work, max(SHARES, means.streams), smallest=0)
     named = [table for share in shares for table in share]
     found = [Part("schema", command(section="pre-data"), database, expected=MB)]
     for number, share in enumerate(shares):
-        expected = sum(sizes[table] for table in share)
-        found.append(Part("data", command(section="data", tables=share), database, number, expected))
-    rest = max(0, total - sum(sizes[table] for table in named))
-    found.append(Part("data", command(section="data", without_data_of=named), database, len(shares), rest))
+        expected = sum(tables[table].bytes for table in share)
+        dump = command(section="data", tables=share)
+        found.append(Part("data", dump, database, number, expected, sum(work[table] for table in share)))
+    rest = max(0, total - sum(tables[table].bytes for table in named))
+    work_left = rest + CELL * sum(each.cells for name, each in tables.items() if name not in work)
+    dump = command(section="data", without_data_of=named)
+    found.append(Part("data", dump, database, len(shares), rest, work_left))
     return [*found, Part("indexes", command(section="post-data"), database, expected=MB)]
 
 
@@ -169,28 +246,33 @@ def dump_database(means: Means, found: source.Found, token: str, first: int) -> 
         exported, snapshot = catalog.hold(conn, lock_timeout=means.lock_wait)
         sequences = catalog.read_sequences(conn)
         listed = catalog.lock_tables(conn)
-        sizes = {name: size or 0 for name, size in source.rows(conn, _STREAMED)}
-        parts = parts_of(means, found.name, exported, sizes, found.bytes)
+        tables = streamed(conn)
+        parts = parts_of(means, found.name, exported, tables, found.bytes)
         readers = [conn]
-        at_once = max(1, sum(part.holds in ("dump", "data") for part in parts))
+        several = at_once(means, parts)
+        turns = Turns(several, means.stop.check)
 
-        def read() -> tuple[Database, int]:
-            begun = time.monotonic()
-            tables = _read_tables(means, readers, found.name, exported, listed)
-            seen = catalog.read_database(conn, snapshot, sequences=sequences, tables=tables)
-            return seen, int((time.monotonic() - begun) * 1000)
+        with ThreadPoolExecutor(threads_for(parts) + 1, thread_name_prefix="backup") as pool:
+            sending = send_all(means, parts, first, turns, pool)
+            # Behind the dumps, or in a line of their own. More than one where several dumps were too much for one.
+            count = max(several, means.readers) if means.apart else means.readers
+            others = turns if means.apart else Turns(count, means.stop.check)
+            lined = [others.line_up() for _ in range(max(1, min(count, len(listed))))]
 
-        # The streams with rows first: all of them are to have their locks before anybody else waits for one.
-        order = sorted(range(len(parts)), key=lambda place: -parts[place].expected)
-        with ThreadPoolExecutor(at_once + 1, thread_name_prefix="backup") as pool:
-            early = [] if means.apart else [pool.submit(read)]
-            sending = {place: pool.submit(send, means, first + place, parts[place], at_once=at_once) for place in order}
-            _together(means.stop, [*early, *sending.values()], readers, watch)
-            reading = early[0] if early else pool.submit(read)
-            _together(means.stop, [reading], readers, watch)
+            def see() -> tuple[Database, int]:
+                most_first = sorted(listed, key=lambda each: -tables.get(each[0], Streamed(each[1] or 0)).work)
+                read, hash_ms = _read_tables(means, readers, (found.name, exported), most_first, lined)
+                begun = time.monotonic()
+                seen = catalog.read_database(
+                    conn, snapshot, sequences=sequences, tables=tuple(read[each[0]] for each in listed)
+                )
+                return seen, hash_ms + int((time.monotonic() - begun) * 1000)
+
+            reading = pool.submit(see)
+            _together(means.stop, [reading, *sending], readers, watch)
         seen, hash_ms = reading.result()
         snapshot = catalog.release(conn, snapshot, means.now())
-    objects = tuple(sending[place].result() for place in range(len(parts)))
+    objects = tuple(each.result() for each in sending)
     return Dumped(replace(seen, snapshot=snapshot), objects, hash_ms)
 
 
@@ -220,32 +302,51 @@ def _together(
 
 
 def _read_tables(
-    means: Means, readers: list[Connection[Any]], database: str, snapshot: str, listed: Sequence[tuple[Any, ...]]
-) -> tuple[Table, ...]:
-    """Count and hash every table, the largest first; on several connections where there are cores for it."""
-    order = sorted(range(len(listed)), key=lambda place: -(listed[place][1] or 0))
-    found: dict[int, Table] = {}
-    guard = threading.Lock()
+    means: Means,
+    readers: list[Connection[Any]],
+    held: tuple[str, str],
+    listed: Sequence[tuple[Any, ...]],
+    lined: Sequence[Turn],
+) -> tuple[dict[str, Table], int]:
+    """Count and hash every table on as many connections as there are turns, those listed first first; and how long (ms).
 
-    def work(on: Connection[Any]) -> None:
+    ``held``: the database and its exported snapshot. The first connection is there already, the others join its snapshot
+    and have their locks before they wait.
+    """
+    database, snapshot = held
+    order = list(listed)
+    found: dict[str, Table] = {}
+    guard = threading.Lock()
+    begun: list[float] = []
+
+    def work(on: Connection[Any], turn: Turn) -> None:
+        turn.wait()
+        begun.append(time.monotonic())
         while True:
             means.stop.check()
             with guard:
                 if not order:
                     return
-                place = order.pop(0)
-            found[place] = catalog.read_table(on, *listed[place], full_bytes=means.full_bytes)
+                name, *rest = order.pop(0)
+            found[name] = catalog.read_table(on, name, *rest, full_bytes=means.full_bytes)
 
-    def join() -> None:
-        with source.connect(means.server, database) as helper:
-            readers.append(helper)
-            catalog.join(helper, snapshot, lock_timeout=means.lock_wait)
-            work(helper)
+    def join(turn: Turn) -> None:
+        try:
+            with turn.taken(), source.connect(means.server, database) as helper:
+                readers.append(helper)
+                catalog.join(helper, snapshot, lock_timeout=means.lock_wait)
+                catalog.lock_tables(helper)
+                work(helper, turn)
+        except BaseException as error:
+            means.stop.because(error)  # now, and not when the first connection is done
+            raise
 
-    helpers = min(means.readers - 1, len(listed) // 2)
-    with ThreadPoolExecutor(max(1, helpers), thread_name_prefix="reading") as pool:
-        joined = [pool.submit(join) for _ in range(helpers)]
-        work(readers[0])
+    mine, *further = lined
+    with ThreadPoolExecutor(max(1, len(further)), thread_name_prefix="reading") as pool:
+        joined = [pool.submit(join, turn) for turn in further]
+        with mine.taken():
+            work(readers[0], mine)
         for each in joined:
             each.result()
-    return tuple(found[place] for place in range(len(listed)))
+    spent = int((time.monotonic() - min(begun)) * 1000)
+    return found, spent
