@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.vps.plugins.module_utils.slipway import agentfiles
+from ansible_collections.slipway.vps.plugins.plugin_utils.swift import PACKAGE, SwiftAction, own_version
 
-PACKAGE = Path(agentfiles.__file__).resolve().parent
 
-
-class ActionModule(ActionBase):
+class ActionModule(SwiftAction):
     """One round trip in the steady state, two when the library changed."""
 
     TRANSFERS_FILES = False
@@ -22,11 +19,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Install the library of this checkout."""
         result = super().run(tmp, task_vars)
-        files = agentfiles.read(PACKAGE)
-        arguments = {"release": agentfiles.version(files)}
+        arguments = {"release": own_version()}
         done = self._execute_module("slipway.vps.agent_install", arguments, task_vars=task_vars)
         if done.get("missing") and not self._task.check_mode:
-            arguments["archive"] = agentfiles.pack(files)
+            arguments["archive"] = agentfiles.pack(agentfiles.read(PACKAGE))
             done = self._execute_module("slipway.vps.agent_install", arguments, task_vars=task_vars)
         for key in ("invocation", "missing"):
             done.pop(key, None)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import bundle
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy import wish as appwish
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.deploy.spec import Image
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import InputError, SlipwayError
+from ansible_collections.slipway.vps.plugins.plugin_utils.swift import SwiftAction
 
 
 def folder(image: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Path:
@@ -45,7 +45,7 @@ def local_image(app: str, image: Mapping[str, Any]) -> str:
     return done.stdout.strip()
 
 
-class ActionModule(ActionBase):
+class ActionModule(SwiftAction):
     """Local work first, then one look at the host, then one write."""
 
     TRANSFERS_FILES = False

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.slipway.vps.plugins.module_utils.slipway.errors import SlipwayError
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.adapters import attempt
 
 # Suboptions of a unit, of the modules units and managed_files.
 UNIT_SPEC: dict[str, Any] = {
@@ -45,11 +45,7 @@ def run_adapter(
     ``options`` go to AnsibleModule as they are (``mutually_exclusive``, ``required_if`` ...).
     """
     module = _Module(argument_spec=argument_spec, supports_check_mode=supports_check_mode, **options)
-    try:
-        result = main(module)
-    except SlipwayError as error:
-        module.fail_json(msg=str(error), problem=error.to_dict())
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'The system'}: {error.strerror or error}.")
-    else:
-        module.exit_json(**result)
+    result = attempt(main, module)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)

@@ -45,16 +45,22 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway import agentfiles
 
+SPEC = {"release": {"type": "str"}, "archive": {"type": "str"}}
+
 
 def main(module: AnsibleModule) -> dict:
     """Install when asked to and needed."""
     release, archive = module.params["release"], module.params["archive"]
     if agentfiles.installed(release):
-        return {"changed": False, "release": release}
+        return {"changed": False, "release": release, **_facts()}
     if archive and not module.check_mode:
         agentfiles.install(agentfiles.unpack(archive), release)
-    return {"changed": True, "release": release, "missing": not archive}
+    return {"changed": True, "release": release, "missing": not archive, **_facts()}
+
+
+def _facts() -> dict:
+    return {"ansible_facts": {"slipway_agent": agentfiles.current()}}
 
 
 if __name__ == "__main__":
-    run_adapter({"release": {"type": "str"}, "archive": {"type": "str"}}, main)
+    run_adapter(SPEC, main)

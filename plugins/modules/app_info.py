@@ -71,6 +71,11 @@ APP = {
     "stable_port": {"type": "int", "default": 0},
 }
 
+SPEC = {
+    "apps": {"type": "list", "elements": "dict", "default": [], "options": APP},
+    "status": {"type": "bool", "default": False},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Look at each app."""
@@ -86,10 +91,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "apps": {"type": "list", "elements": "dict", "default": [], "options": APP},
-            "status": {"type": "bool", "default": False},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

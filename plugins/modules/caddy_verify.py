@@ -47,6 +47,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.caddy import probe as caddy_probe
 
+SPEC = {
+    "domains": {"type": "list", "elements": "str", "required": True},
+    "seconds": {"type": "float", "default": 90},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Ask, or in check mode do nothing."""
@@ -57,10 +62,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "domains": {"type": "list", "elements": "str", "required": True},
-            "seconds": {"type": "float", "default": 90},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

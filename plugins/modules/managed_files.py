@@ -185,6 +185,22 @@ def _with_units(
     }
 
 
+SPEC = {
+    "files": {"type": "list", "elements": "dict", "required": True, "options": FILE_SPEC},
+    "verify": COMMANDS,
+    "apply": COMMANDS,
+    "units": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {**UNIT_SPEC, "restart_on": PATHS, "reload_on": PATHS},
+    },
+    "guard": {"type": "str"},
+    "guard_seconds": {"type": "int", "default": 60},
+    "guard_restore": COMMANDS,
+}
+
+
 def main(module: AnsibleModule) -> dict:
     """Plan every path, then apply all changes or none."""
     params = module.params
@@ -235,20 +251,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "files": {"type": "list", "elements": "dict", "required": True, "options": FILE_SPEC},
-            "verify": COMMANDS,
-            "apply": COMMANDS,
-            "units": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {**UNIT_SPEC, "restart_on": PATHS, "reload_on": PATHS},
-            },
-            "guard": {"type": "str"},
-            "guard_seconds": {"type": "int", "default": 60},
-            "guard_restore": COMMANDS,
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

@@ -48,6 +48,22 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.postgres.pooler import Client, prove
 
+SPEC = {
+    "databases": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "name": {"type": "str", "required": True},
+            "owner": {"type": "str"},
+            "password": {"type": "str", "no_log": True},
+        },
+    },
+    "port": {"type": "int", "default": 6432},
+    "listen": {"type": "list", "elements": "str", "required": True},
+    "settings": {"type": "dict", "default": {}},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Prove it, or say what was found instead."""
@@ -63,21 +79,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "databases": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "name": {"type": "str", "required": True},
-                    "owner": {"type": "str"},
-                    "password": {"type": "str", "no_log": True},
-                },
-            },
-            "port": {"type": "int", "default": 6432},
-            "listen": {"type": "list", "elements": "str", "required": True},
-            "settings": {"type": "dict", "default": {}},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

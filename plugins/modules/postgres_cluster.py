@@ -57,6 +57,21 @@ from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_ad
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.commands import run
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.postgres.cluster import Wish, converge
 
+SPEC = {
+    "version": {"type": "int", "required": True},
+    "cluster": {"type": "str", "default": "main"},
+    "port": {"type": "int", "default": 5432},
+    "settings": {"type": "dict", "required": True},
+    "conf": {"type": "path", "required": True},
+    "checksums": {"type": "bool", "default": True},
+    "listen": {"type": "list", "elements": "str", "default": ["localhost"]},
+    "daemon_reload": {"type": "bool", "default": False},
+    "restart": {"type": "bool", "default": False},
+    "pooler_port": {"type": "int", "default": 0},
+    "pause_seconds": {"type": "int", "default": 0},
+    "restart_allowed": {"type": "bool", "default": True},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Converge the cluster, or say what would be done."""
@@ -92,20 +107,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "version": {"type": "int", "required": True},
-            "cluster": {"type": "str", "default": "main"},
-            "port": {"type": "int", "default": 5432},
-            "settings": {"type": "dict", "required": True},
-            "conf": {"type": "path", "required": True},
-            "checksums": {"type": "bool", "default": True},
-            "listen": {"type": "list", "elements": "str", "default": ["localhost"]},
-            "daemon_reload": {"type": "bool", "default": False},
-            "restart": {"type": "bool", "default": False},
-            "pooler_port": {"type": "int", "default": 0},
-            "pause_seconds": {"type": "int", "default": 0},
-            "restart_allowed": {"type": "bool", "default": True},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

@@ -73,6 +73,14 @@ DATABASE_SPEC = {
 
 PEER_SPEC = {"role": {"type": "str", "required": True}, "system_user": {"type": "str", "required": True}}
 
+SPEC = {
+    "databases": {"type": "list", "elements": "dict", "default": [], "options": DATABASE_SPEC},
+    "extensions": {"type": "list", "elements": "str", "default": []},
+    "pooler": {"type": "str", "default": ""},
+    "superusers": {"type": "list", "elements": "dict", "default": [], "options": PEER_SPEC},
+    "port": {"type": "int", "default": 5432},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Look, plan, apply, and look again: after applying, nothing may be left to do."""
@@ -106,13 +114,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "databases": {"type": "list", "elements": "dict", "default": [], "options": DATABASE_SPEC},
-            "extensions": {"type": "list", "elements": "str", "default": []},
-            "pooler": {"type": "str", "default": ""},
-            "superusers": {"type": "list", "elements": "dict", "default": [], "options": PEER_SPEC},
-            "port": {"type": "int", "default": 5432},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

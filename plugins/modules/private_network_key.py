@@ -46,6 +46,8 @@ from ansible_collections.slipway.vps.plugins.module_utils.slipway.network.keys i
 )
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.network.plan import known_keys
 
+SPEC = {"folder": {"type": "path", "default": "/etc/slipway/private_network"}}
+
 
 def main(module: AnsibleModule) -> dict:
     """Make the key where there is none."""
@@ -64,4 +66,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter({"folder": {"type": "path", "default": "/etc/slipway/private_network"}}, main)
+    run_adapter(SPEC, main)

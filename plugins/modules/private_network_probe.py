@@ -47,6 +47,9 @@ def answers(address: str, deadline: float) -> bool:
         time.sleep(max(0.0, 0.5 - (time.monotonic() - started)))
 
 
+SPEC = {"peers": {"type": "dict", "required": True}, "seconds": {"type": "int", "default": 15}}
+
+
 def main(module: AnsibleModule) -> dict:
     """Ask all of them."""
     peers = module.params["peers"]
@@ -57,7 +60,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {"peers": {"type": "dict", "required": True}, "seconds": {"type": "int", "default": 15}},
-        main,
-    )
+    run_adapter(SPEC, main)

@@ -38,6 +38,8 @@ from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_ad
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.redis.ctl import summary
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.redis.retire import leftovers
 
+SPEC = {"wished": {"type": "list", "elements": "str", "default": []}}
+
 
 def main(module: AnsibleModule) -> dict:
     """Look."""
@@ -46,4 +48,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter({"wished": {"type": "list", "elements": "str", "default": []}}, main)
+    run_adapter(SPEC, main)

@@ -57,6 +57,24 @@ from ansible_collections.slipway.vps.plugins.module_utils.slipway.redis.containe
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.redis.probe import prove
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.redis.server import Server
 
+SPEC = {
+    "servers": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "app": {"type": "str", "required": True},
+            "purpose": {"type": "str", "choices": ["cache", "queue"], "required": True},
+            "port": {"type": "int", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "maxmemory_mb": {"type": "int", "required": True},
+            "limit_mb": {"type": "int", "required": True},
+        },
+    },
+    "listen": {"type": "list", "elements": "str", "required": True},
+    "containers": {"type": "bool", "default": False},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Prove it, or say what was found instead."""
@@ -67,23 +85,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "servers": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "app": {"type": "str", "required": True},
-                    "purpose": {"type": "str", "choices": ["cache", "queue"], "required": True},
-                    "port": {"type": "int", "required": True},
-                    "password": {"type": "str", "required": True, "no_log": True},
-                    "maxmemory_mb": {"type": "int", "required": True},
-                    "limit_mb": {"type": "int", "required": True},
-                },
-            },
-            "listen": {"type": "list", "elements": "str", "required": True},
-            "containers": {"type": "bool", "default": False},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

@@ -36,6 +36,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.redis.retire import leftovers, retire
 
+SPEC = {
+    "wished": {"type": "list", "elements": "str", "required": True},
+    "release": {"type": "bool", "default": False},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Look, and retire what is left over."""
@@ -47,10 +52,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "wished": {"type": "list", "elements": "str", "required": True},
-            "release": {"type": "bool", "default": False},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

@@ -60,6 +60,11 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.slipway.vps.plugins.module_utils._ansible import UNIT_SPEC, run_adapter
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.host import systemd
 
+SPEC = {
+    "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_SPEC},
+    "daemon_reload": {"type": "bool", "default": False},
+}
+
 
 def main(module: AnsibleModule) -> dict:
     """Look at all units once, plan, and carry the steps out."""
@@ -80,10 +85,4 @@ def main(module: AnsibleModule) -> dict:
 
 
 if __name__ == "__main__":
-    run_adapter(
-        {
-            "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT_SPEC},
-            "daemon_reload": {"type": "bool", "default": False},
-        },
-        main,
-    )
+    run_adapter(SPEC, main)

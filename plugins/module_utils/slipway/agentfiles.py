@@ -91,6 +91,12 @@ def installed(wanted: str, home: Path = HOME, command: Path = COMMAND) -> bool:
     return executable and script == SCRIPT.format(home=home) and version(read(home / wanted / "slipway")) == wanted
 
 
+def current(home: Path = HOME) -> str:
+    """The version that the command runs; empty where there is none."""
+    link = home / "current"
+    return link.readlink().name if link.is_symlink() else ""
+
+
 def install(files: Mapping[str, bytes], wanted: str, home: Path = HOME, command: Path = COMMAND) -> None:
     """Put the files there, switch to them, remove older versions but one. Raises AgentError when they are not ``wanted``."""
     if version(files) != wanted:
