@@ -41,12 +41,12 @@ max_parallel_workers_per_gather=0
 fsync=on
 autovacuum=off
 """  # autovacuum: its work would be counted as somebody's
-OURS = ("single", "parallel", "s3")
+OURS = ("single", "parallel", "s3", "parallel s3")
 PARTS = {
     "cost": ("warm-up", "plain", "gzip", "hash", "single", "s3"),
-    "streams": ("warm-up", "one stream", "streams", "single", "parallel"),
+    "streams": ("warm-up", "one stream", "streams", "single", "parallel", "parallel s3"),
     "beside": ("warm-up", "plain", "rclone", "s3", "pgbackrest", "single"),
-    "app": ("app",),
+    "app": ("app", "app in streams"),
 }
 DATA = """
 CREATE TABLE words AS SELECT i, (SELECT string_agg((ARRAY['invoice','customer','the','a','is','order','total','sent',
@@ -114,11 +114,13 @@ class Bench:
             "single": of(self.ours("run")),
             "s3": of(self.ours("run", bucket=True)),
             "parallel": of(self.ours("run", parallel_mb=1)),
+            "parallel s3": of(self.ours("run", bucket=True, parallel_mb=1)),
             "one stream": of(self.ours("dumps")),
             "streams": of(self.ours("dumps", parallel_mb=1)),
             "rclone": lambda meter: beside.rclone(meter, self.where, self.sealing, self.bucket.endpoint),
             "pgbackrest": lambda meter: beside.pgbackrest(meter, self.socket, self.data, self.home, self.cores),
             "app": lambda _meter: Cost(0, 0, 0, pgbench.felt(self.socket, self.ours("run"))),
+            "app in streams": lambda _meter: Cost(0, 0, 0, pgbench.felt(self.socket, self.ours("run", parallel_mb=1))),
         }
 
 
@@ -135,7 +137,12 @@ def figures(costs: dict[str, Cost]) -> list[Figure]:
             ]
             if stored := cost.told.get("stored"):
                 found.append(Figure(f"{name}: stored", stored / 2**20, "MB"))
-    for ratio, needs in ((_cost, PARTS["cost"]), (_streams, PARTS["streams"]), (_app, PARTS["app"])):
+    for ratio, needs in (
+        (_cost, PARTS["cost"]),
+        (_streams, PARTS["streams"]),
+        (_streams_cost, ("plain", "hash", "parallel")),
+        (_app, PARTS["app"]),
+    ):
         if all(name in costs for name in needs if name != "warm-up"):
             found += ratio(costs)
     return found
@@ -160,7 +167,12 @@ def _cost(costs: dict[str, Cost]) -> list[Figure]:
 def _streams(costs: dict[str, Cost]) -> list[Figure]:
     one, several = costs["one stream"], costs["streams"]
     return [
-        Figure("several streams / one: wall time of the whole run", costs["parallel"].wall / costs["single"].wall, ""),
+        Figure(
+            "several streams / one: wall time of the whole run",
+            costs["parallel"].wall / costs["single"].wall,
+            "",
+            1 / 1.3,
+        ),
         Figure("several streams / one: wall time of the dumps alone", several.wall / one.wall, "", 1 / 1.3),
         Figure("one stream: processors in use", one.cpu / one.wall, ""),
         Figure("several streams: processors in use", several.cpu / several.wall, ""),
@@ -168,13 +180,24 @@ def _streams(costs: dict[str, Cost]) -> list[Figure]:
     ]
 
 
+def _streams_cost(costs: dict[str, Cost]) -> list[Figure]:
+    more = (costs["parallel"].cpu - costs["hash"].cpu) / costs["plain"].cpu
+    return [Figure("backup run in several streams, without its hashing / plain tools: CPU", more, "", 1.15)]
+
+
 def _app(costs: dict[str, Cost]) -> list[Figure]:
-    told = costs["app"].told
-    return [
-        *(Figure(f"pgbench {when} a backup", told[when], "transactions/s") for when in ("before", "during", "after")),
-        Figure("pgbench in the worst five seconds of a backup", told["worst"], "transactions/s"),
-        Figure("pgbench without a backup / during one: transactions", told["alone"] / told["during"], "", 1 / 0.7),
-    ]
+    found: list[Figure] = []
+    for name, backup in (("app", "a backup"), ("app in streams", "a backup in several streams")):
+        told = costs[name].told
+        found += [
+            *(
+                Figure(f"pgbench {when} {backup}", told[when], "transactions/s")
+                for when in ("before", "during", "after")
+            ),
+            Figure(f"pgbench in the worst five seconds of {backup}", told["worst"], "transactions/s"),
+            Figure(f"pgbench without {backup} / during one: transactions", told["alone"] / told["during"], "", 1 / 0.7),
+        ]
+    return found
 
 
 def fill(socket: str, megabytes: int) -> tuple[int, Path]:

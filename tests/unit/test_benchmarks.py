@@ -127,7 +127,9 @@ def _costs() -> dict[str, meter.Cost]:
         "warm-up": cost(1, 1, 1), "plain": cost(10, 10, 40, 4), "gzip": cost(40, 40, 10, 4), "hash": cost(5, 5, 20, 5),
         "s3": cost(12, 17, 150, 9), "one stream": cost(8, 8, 40), "streams": cost(7, 9, 50),
         "single": cost(10, 16, 80, 9, held_ms=9000, stored=2**20), "parallel": cost(9, 17, 201, 9, held_ms=8000),
+        "parallel s3": cost(9, 17, 170, 9),
         "app": cost(0, 0, 0, before=100, during=60, after=110, alone=105, worst=40),
+        "app in streams": cost(0, 0, 0, before=100, during=80, after=100, alone=100, worst=40),
     }  # fmt: skip
 
 
@@ -138,6 +140,9 @@ def test_the_figures_of_backups_set_hashing_and_the_server_apart_and_miss_what_i
     assert found["backup run without its hashing / gzip: CPU with the server's"].value == pytest.approx(11 / 40)
     assert found["single: stored"].value == 1
     assert not found["pgbench without a backup / during one: transactions"].met
+    assert found["pgbench without a backup in several streams / during one: transactions"].met
+    assert found["backup run in several streams, without its hashing / plain tools: CPU"].value == pytest.approx(1.2)
+    assert not found["several streams / one: wall time of the whole run"].met
     assert not found["parallel: memory of all programs"].met
     assert found["gzip: memory of all programs"].limit is None
     # "2.5 times less CPU" holds for all that works for the backup, not for our programs alone.
