@@ -198,3 +198,12 @@ def test_group_names_are_the_schemas() -> None:
     from slipway.inventory.settings import GROUPS as KNOWN
 
     assert tuple(KNOWN) == GROUPS
+
+
+def test_packages_of_included_roles_are_said_alike_for_the_transactions() -> None:
+    """site.yml includes these roles, so that their defaults are not known where vars/roles.yml puts packages together."""
+    variables = load(ROOT / "playbooks" / "vars" / "roles.yml")
+    for role in ("redis", "pitr"):
+        packages = defaults(role)[f"{role}_packages"]
+        assert f"default({packages!r})" in variables[f"site_{role}_packages"], role
+    assert variables["private_network_packages"] == defaults("private_network")["private_network_packages"]
