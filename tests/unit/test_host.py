@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from slipway.host.facts import parse_listeners, parse_open_files, parse_os_release, parse_packages
+from slipway.host.facts import parse_admins, parse_listeners, parse_open_files, parse_os_release, parse_packages
 from slipway.sizing.budget import plan_ram_mb
 
 
@@ -57,3 +57,32 @@ def test_the_hard_limit_of_open_files_is_read_and_not_the_soft_one(hard: str, mo
         parse_open_files(f"Limit  Soft  Hard  Units\nMax open files            1024                 {hard}   files\n")
         == most
     )
+
+
+PASSWD = "root:x:0:0:root:/root:/bin/bash\n{name}:x:1000:1000:,,,:/home/{name}:{shell}\n"
+GROUP = "root:x:0:\nsudo:x:27:deploy,{members}\nusers:x:100:ops\n"
+SHADOW = "root:*:20413:0:99999:7:::\nops:{password}:20413:{least}:{most}:7:::\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({}, ["ops"]),
+        ({"password": "$y$j9T$abc"}, ["ops"]),
+        ({"members": ""}, []),
+        ({"members": "opsy"}, []),
+        ({"shell": "/bin/sh"}, []),
+        ({"most": "60"}, []),
+        ({"most": ""}, []),
+        ({"least": "7"}, []),
+        ({"name": "other"}, []),
+    ],
+)
+def test_an_admin_is_one_whom_nothing_has_to_be_done_for(changes: dict[str, str], found: list[str]) -> None:
+    values = {"name": "ops", "shell": "/bin/bash", "members": "ops", "password": "!", "least": "0", "most": "99999"}
+    texts = [text.format(**{**values, **changes}) for text in (PASSWD, GROUP, SHADOW)]
+    assert parse_admins(*texts) == found
+
+
+def test_without_the_right_to_look_nobody_is_an_admin() -> None:
+    assert parse_admins("", "", "") == []
