@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from slipway.backup.pipeline import run as pipe
 from slipway.backup.stores.store import DirectoryStore, Sent, Store, _FileUpload
 from slipway.backup.taking import dumping, runs, take
 
-from tests.unit.waiting import until
+from tests.unit.waiting import LONG, until
 
 from .test_there_and_back import Make, keys, observed, open_stages, rich, where
 
@@ -159,3 +160,30 @@ def test_a_dump_that_waits_for_its_turn_has_its_locks_already(
     done = take.run(settings(tmp_path, rich, parallel_mb=0), lambda: store, replace(around, cores=2))
     assert held
     assert done.good
+
+
+@pytest.mark.parametrize("app", [False, True])
+def test_a_second_connection_hashes_only_as_long_as_the_app_asks_nothing(
+    *, rich: str, around: take.Around, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, app: bool
+) -> None:
+    _, name = where(rich)
+    read, by = catalog.read_table, set[int]()
+
+    def reading(conn: psycopg.Connection[Any], *given: Any, **named: Any) -> manifest.Table:
+        if conn.info.dbname == name:
+            by.add(conn.info.backend_pid)
+            time.sleep(0.5)
+        return read(conn, *given, **named)
+
+    monkeypatch.setattr(catalog, "read_table", reading)
+    store = DirectoryStore(tmp_path / "store")
+    config = settings(tmp_path, rich, parallel_mb=0)
+    with psycopg.connect(rich, autocommit=True) as conn, ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(conn.execute, f"SELECT pg_sleep({LONG})".encode()) if app else None
+        try:
+            take.run(config, lambda: store, replace(around, cores=2))
+        finally:
+            conn.cancel()
+        if asking:
+            assert isinstance(asking.exception(), psycopg.errors.QueryCanceled)
+    assert len(by) == (1 if app else 2)

@@ -37,6 +37,7 @@ NAMED = 400  # tables that are named to a stream at most: an argument list has i
 # Streams of named tables at least. One more than two cores have turns for: where one ends early, the next goes on. Each
 # costs a start of pg_dump, a connection, and memory while it waits.
 SHARES = 3
+LOOKS = 5  # for queries of the app, before a second connection hashes beside the first
 CELL = 40  # bytes: what it takes to write a value as text, as a copy of so many bytes would take (docs/benchmarks.md)
 _STREAMED = """
 SELECT format('%I.%I', n.nspname, c.relname), pg_table_size(c.oid), greatest(c.reltuples, 0)::bigint * c.relnatts FROM pg_class c
@@ -310,6 +311,9 @@ def _read_tables(
 ) -> tuple[dict[str, Table], int]:
     """Count and hash every table on as many connections as there are turns, those listed first first; and how long (ms).
 
+    On few cores more than one connection only as long as the app asks nothing: a server process that hashes has the
+    app's own priority.
+
     ``held``: the database and its exported snapshot. The first connection is there already, the others join its snapshot
     and have their locks before they wait.
     """
@@ -319,11 +323,15 @@ def _read_tables(
     guard = threading.Lock()
     begun: list[float] = []
 
-    def work(on: Connection[Any], turn: Turn) -> None:
+    def work(on: Connection[Any], turn: Turn, *, aside: bool = False) -> None:
         turn.wait()
         begun.append(time.monotonic())
+        looks = LOOKS
         while True:
             means.stop.check()
+            if aside and source.app_at_work(on, looks, means.stop.sleep):
+                return
+            looks = 1
             with guard:
                 if not order:
                     return
@@ -336,7 +344,7 @@ def _read_tables(
                 readers.append(helper)
                 catalog.join(helper, snapshot, lock_timeout=means.lock_wait)
                 catalog.lock_tables(helper)
-                work(helper, turn)
+                work(helper, turn, aside=means.apart)
         except BaseException as error:
             means.stop.because(error)  # now, and not when the first connection is done
             raise

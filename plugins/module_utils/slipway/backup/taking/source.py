@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,9 @@ APPLICATION = "slipway-backup"
 PROGRAMS = ("pg_dump", "pg_dumpall", "zstd", "age")
 # A database may be read-only by default for the app's sake; the sentinel has to be written all the same.
 _OPTIONS = f"options='-c default_transaction_read_only=off' application_name={APPLICATION} connect_timeout=20 client_encoding=UTF8"
+
+_AT_WORK = f"""SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'client backend' AND state = 'active'
+  AND application_name <> '{APPLICATION}')"""  # noqa: S608 - a constant of this file
 
 
 class SourceError(SlipwayError):
@@ -143,6 +146,20 @@ def tools(folder: str) -> dict[str, str]:
         number = re.search(r"\d+(\.\d+)*", said)
         found[name] = number.group() if number else said.strip()[:40]
     return found
+
+
+def app_at_work(conn: Connection[Any], looks: int, sleep: Callable[[float], object]) -> bool:
+    """Whether a session other than the backup's own runs a query, in one of ``looks`` a fifth of a second apart.
+
+    In a transaction too, where a look would otherwise show what the first one showed. Raises SourceError.
+    """
+    for look in range(looks):
+        if look:
+            sleep(0.2)
+        rows(conn, "SELECT pg_stat_clear_snapshot()")
+        if rows(conn, _AT_WORK)[0][0]:
+            return True
+    return False
 
 
 def fits(tool: str, server_num: int) -> str:
