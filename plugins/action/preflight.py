@@ -47,7 +47,7 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
     _supports_async = False
     _VALID_ARGS = frozenset(
-        {"facts", "apps", "overrides", "dedicated", "edge", "check_dns", "address", "allow_overcommit"}
+        {"facts", "apps", "overrides", "dedicated", "database", "edge", "check_dns", "address", "allow_overcommit"}
     )
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -67,6 +67,7 @@ class ActionModule(ActionBase):
             apps=apps,
             overrides=args.get("overrides") or {},
             dedicated=bool(args.get("dedicated")),
+            database=args.get("database"),
             edge=bool(args.get("edge", True)),
             resolved=resolved,
             addresses=addresses,

@@ -30,7 +30,11 @@ options:
         C(postgres_major) where the option is not given."
     type: dict
     required: true
-  role: {description: "V(shared) (apps beside the database) or V(dedicated) (the database alone).", type: str, default: shared}
+  role:
+    description: "V(shared) (apps beside the database), V(dedicated) (the database alone) or V(apps) (the database on another host)."
+    type: str
+    default: shared
+  database: {description: "For the role V(apps): C(ansible_facts.slipway_host) of the database's host.", type: dict}
   apps:
     description: >-
       The apps on the host, as in C(slipway_apps): C(name), C(workers), C(concurrency), C(memory_mb), C(database), C(redis), C(state)

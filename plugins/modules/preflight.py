@@ -31,6 +31,9 @@ options:
     description: Whether the database is alone on the host.
     type: bool
     default: false
+  database:
+    description: The facts of the database's own host, where it is another one; empty where they are not known yet.
+    type: dict
   edge:
     description: Whether the host takes the public's traffic.
     type: bool

@@ -205,10 +205,10 @@ def test_two_apps_of_one_name_are_refused() -> None:
         HostShape(4096, 2, DISK, apps=(AppShape("notes"), AppShape("notes")))
 
 
-def test_a_dedicated_host_has_no_docker_caddy_or_apps_in_its_budget() -> None:
+def test_a_dedicated_host_has_nothing_but_the_database_in_its_budget() -> None:
     sizing = size(HostShape(8192, 4, DISK, role=DEDICATED))
     assert sizing.apps == ()
-    assert {line.group for line in sizing.budget.lines} == {"system", "postgres", "pgbouncer"}
+    assert {line.group for line in sizing.budget.lines} == {"system", "postgres"}
 
 
 def test_redis_takes_256_mb_and_at_most_a_quarter_of_what_is_left() -> None:

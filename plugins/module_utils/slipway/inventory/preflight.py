@@ -42,12 +42,13 @@ class Wish:
     """What shall run there. ``apps`` as in ``slipway_apps``; ``overrides`` are the user's own PostgreSQL figures.
 
     ``resolved`` maps each domain to the addresses DNS gives for it (none: unknown name); ``addresses`` are the host's own.
-    Both empty: DNS is not looked at.
+    Both empty: DNS is not looked at. ``database``: the facts of the database's own host, where it is another one.
     """
 
     apps: Sequence[Mapping[str, Any]] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
     dedicated: bool = False
+    database: Mapping[str, Any] | None = None
     edge: bool = True
     resolved: Mapping[str, Sequence[str]] = field(default_factory=dict)
     addresses: Sequence[str] = ()
@@ -138,12 +139,19 @@ def _disk(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _memory(facts: Mapping[str, Any], wish: Wish) -> Iterator[Finding]:
-    role = "dedicated" if wish.dedicated else "shared"
+    if wish.database is not None and not wish.database:
+        return  # the apps' pools follow from the database's host, which this run has not seen
+    role = "dedicated" if wish.dedicated else "apps" if wish.database else "shared"
     # A disk that is too small has been found already; here it shall not hide what is wrong with the memory.
     enough = {**facts, "disk_total_mb": max(int(facts.get("disk_total_mb", 0)), DISK_LEAST_MB)}
     try:
         sizing = size_from_facts(
-            enough, role=role, apps=wish.apps, overrides=wish.overrides, allow_overcommit=wish.allow_overcommit
+            enough,
+            role=role,
+            apps=wish.apps,
+            overrides=wish.overrides,
+            allow_overcommit=wish.allow_overcommit,
+            database=wish.database,
         )
     except SlipwayError as error:
         yield Finding("error", error.found, error.expected, error.remedy)

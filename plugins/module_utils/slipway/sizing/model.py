@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..errors import InputError
@@ -12,7 +12,7 @@ from .budget import Budget
 from .redis import PURPOSES, RedisSizing
 from .settings import NEWEST_MAJOR, OLDEST_MAJOR, whole_number
 
-SHARED, DEDICATED = "shared", "dedicated"
+SHARED, DEDICATED, APPS = "shared", "dedicated", "apps"
 JOB_MEMORY_MB = 256
 """One Python process with an application loaded, and room for its work."""
 DISK_MINIMUM_MB = 6144
@@ -110,7 +110,8 @@ class AppShape:
 class HostShape:
     """What a host has (RAM and disk in MB, as measured; cores) and what is to live on it.
 
-    ``role`` is ``shared`` (apps beside the database) or ``dedicated`` (the database alone).
+    ``role`` is ``shared`` (apps beside the database), ``dedicated`` (the database alone) or ``apps`` (the apps, with the
+    database on another host: ``database`` is that one's shape).
     Raises InputError for what no host can be, or is too small in disk.
     """
 
@@ -122,10 +123,17 @@ class HostShape:
     pooler: bool = True
     apps: tuple[AppShape, ...] = (AppShape("app"),)
     redis: bool = False
+    database: HostShape | None = None
 
     def __post_init__(self) -> None:
-        if self.role not in (SHARED, DEDICATED):
-            raise InputError(f"Sizing role is '{self.role}'", "shared or dedicated", "correct the role")
+        if self.role not in (SHARED, DEDICATED, APPS):
+            raise InputError(f"Sizing role is '{self.role}'", "shared, dedicated or apps", "correct the role")
+        if (self.role == APPS) != (self.database is not None) or (self.database and self.database.role != DEDICATED):
+            raise InputError(
+                f"A host of role {self.role} is sized with {'a' if self.database else 'no'} host for its database",
+                "the database's own host with the role apps, and with no other",
+                "give the facts of the database's host",
+            )
         if self.ram_mb < 1 or self.cores < 1:
             raise InputError(
                 f"The host reports {self.ram_mb} MB of RAM and {self.cores} cores",
@@ -213,7 +221,10 @@ class AppSizing:
 
 @dataclass(frozen=True)
 class Sizing:
-    """Everything decided for one host. ``notes`` say what was assumed, ``warnings`` which bound an override breaks."""
+    """Everything decided for one host. ``notes`` say what was assumed, ``warnings`` which bound an override breaks.
+
+    On a host of role ``apps``, ``postgres`` is what the database's own host runs with: nothing of it is in ``budget``.
+    """
 
     host: HostShape
     plan_ram_mb: int
@@ -237,7 +248,8 @@ class Sizing:
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain data for JSON and for templates; MB as integers."""
-        host = asdict(self.host)
+        host = asdict(replace(self.host, role=SHARED, database=None)) | {"role": self.host.role}
+        del host["database"]
         host["apps"] = [app.name for app in self.host.apps]
         host["plan_ram_mb"] = self.plan_ram_mb
         postgres = asdict(self.postgres)

@@ -48,7 +48,7 @@ from .budget import (
     plan_ram_mb,
     system_lines,
 )
-from .model import DEDICATED, SHARED, AppShape, AppSizing, HostShape, PgBouncerSizing, PostgresSizing, Sizing
+from .model import APPS, DEDICATED, SHARED, AppShape, AppSizing, HostShape, PgBouncerSizing, PostgresSizing, Sizing
 from .postgres import (
     WORK_MEM_LEAST_MB,
     decide_clients,
@@ -59,10 +59,11 @@ from .postgres import (
     work_mem_rule_mb,
 )
 from .redis import least_redis_mb, size_redis, wished
-from .settings import SETTING_NAMES, parse_overrides, whole_number
+from .settings import SETTING_NAMES, Value, parse_overrides, whole_number
 from .view import render_budget
 
 __all__ = [
+    "APPS",
     "DEDICATED",
     "SETTING_NAMES",
     "SHARED",
@@ -114,12 +115,33 @@ def size_from_facts(
     redis: bool | None = None,
     postgres_major: int | None = None,
     allow_overcommit: bool = False,
+    database: Mapping[str, Any] | None = None,
 ) -> Sizing:
     """:func:`size` from what ``host_info`` found and what an inventory says.
 
     ``facts`` needs ``ram_mb``, ``cores`` and ``disk_total_mb`` (MB), and may have ``postgres_major``. ``apps`` are entries of
-    ``slipway_apps``; those with ``state: absent`` are left out. ``redis`` None: where an app names a purpose. Raises what :func:`size` raises, InputError for missing facts.
+    ``slipway_apps``; those with ``state: absent`` are left out (on a ``dedicated`` host they are those that share its pool). ``redis``
+    None: where an app names a purpose. ``database``: the facts of the database's own host, for the role ``apps``.
+    Raises what :func:`size` raises, InputError for missing facts.
     """
+    shapes = tuple(AppShape.from_mapping(app) for app in apps if app.get("state", "present") != "absent")
+    major = postgres_major or facts.get("postgres_major") or DEFAULT_POSTGRES_MAJOR
+    beside = redis if redis is not None else role != DEDICATED and any(app.redis for app in shapes)
+    host = _shape(facts, role, shapes, pooler=pooler, redis=beside, major=major, database=database)
+    return size(host, overrides, allow_overcommit=allow_overcommit)
+
+
+def _shape(
+    facts: Mapping[str, Any],
+    role: str,
+    apps: tuple[AppShape, ...],
+    *,
+    pooler: bool,
+    redis: bool,
+    major: object,
+    database: Mapping[str, Any] | None = None,
+) -> HostShape:
+    """A host's shape from its facts, and that of its database's own host."""
     missing = [name for name in ("ram_mb", "cores", "disk_total_mb") if not facts.get(name)]
     if missing:
         raise InputError(
@@ -127,20 +149,17 @@ def size_from_facts(
             "what slipway.vps.host_info returns as ansible_facts.slipway_host",
             "run slipway.vps.host_info on the host first",
         )
-    shapes = tuple(AppShape.from_mapping(app) for app in apps if app.get("state", "present") != "absent")
-    host = HostShape(
+    return HostShape(
         ram_mb=whole_number("ram_mb", facts["ram_mb"]),
         cores=whole_number("cores", facts["cores"]),
         disk_mb=whole_number("disk_total_mb", facts["disk_total_mb"]),
         role=role,
-        postgres_major=whole_number(
-            "postgres_major", postgres_major or facts.get("postgres_major") or DEFAULT_POSTGRES_MAJOR
-        ),
+        postgres_major=whole_number("postgres_major", major),
         pooler=pooler,
-        apps=shapes,
-        redis=any(app.redis for app in shapes) if redis is None else redis,
+        apps=apps,
+        redis=redis,
+        database=_shape(database, DEDICATED, apps, pooler=pooler, redis=False, major=major) if database else None,
     )
-    return size(host, overrides, allow_overcommit=allow_overcommit)
 
 
 def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizing:
@@ -152,19 +171,57 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
     if ram != host.ram_mb:
         notes.append(f"{host.ram_mb} MB of RAM measured: taken as a plan of {ram} MB.")
 
-    memory = decide_memory(host, ram, parsed)
-    apps = host.apps if host.role == SHARED else ()
+    apps = host.apps if host.role != DEDICATED else ()
     lines = system_lines(ram, host.ram_mb) + _service_lines(host, decide_clients(ram, parsed))
-    fixed = sum(line.mb for line in lines)
     servers = wished((app.name, app.redis) for app in host.apps) if host.redis else []
-    others = fixed + least_apps_mb(apps) + least_redis_mb(servers)
+    if host.database:
+        there = plan(host.database, overrides)
+        postgres = there.postgres
+        # How many connections there are is the database's to say, how many clients may wait for them this host's.
+        pools = replace(there.pgbouncer, max_client_conn=decide_clients(ram, parsed)) if there.pgbouncer else None
+    else:
+        others = sum(line.mb for line in lines) + least_apps_mb(apps) + least_redis_mb(servers)
+        postgres, pools, more = _database(host, ram, parsed, others_mb=others, notes=notes, warnings=warnings)
+        lines += more
+
+    left = ram - sum(line.mb for line in lines)
+    redis = size_redis(servers, left, parsed["redis_maxmemory"].mb if "redis_maxmemory" in parsed else None)
+    lines += [server.line for server in redis]
+    left -= sum(server.limit_mb for server in redis)
+    sized_apps = _apps(host, apps, ram=ram, left=left, pools=pools, connections=postgres.max_connections, notes=notes)
+    lines += _app_lines(sized_apps)
+    warnings += app_warnings(sized_apps, host.cores)
+    return Sizing(
+        host=host,
+        plan_ram_mb=ram,
+        postgres=postgres,
+        pgbouncer=pools,
+        apps=sized_apps,
+        redis=redis,
+        budget=Budget(ram, tuple(lines)),
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def _database(
+    host: HostShape,
+    ram: int,
+    parsed: Mapping[str, Value],
+    *,
+    others_mb: int,
+    notes: list[str],
+    warnings: list[str],
+) -> tuple[PostgresSizing, PgBouncerSizing | None, list[Line]]:
+    """Postgres on this host, the pools before it, and its part of the budget. ``others_mb``: the least that all else needs."""
+    memory = decide_memory(host, ram, parsed)
     pools = None
     if host.pooler:
-        pools = decide_pools(host, memory, parsed, others_mb=others, notes=notes, warnings=warnings)
+        pools = decide_pools(host, memory, parsed, others_mb=others_mb, notes=notes, warnings=warnings)
     active = pools.pool_size if pools else memory.connections
 
     rule = work_mem_rule_mb(memory, active)
-    room = ram - others - memory.without_work_mem(active)
+    room = ram - others_mb - memory.without_work_mem(active)
     work_mem: float = rule
     if "work_mem" in parsed:
         number = parsed["work_mem"].number
@@ -187,34 +244,15 @@ def plan(host: HostShape, overrides: Mapping[str, object] | None = None) -> Sizi
         max_slot_wal_keep_size_mb=sizes["max_slot_wal_keep_size"],
         active=active,
     )
-    lines += postgres_lines(memory, active, work_mem)
-
-    left = ram - sum(line.mb for line in lines)
-    redis = size_redis(servers, left, parsed["redis_maxmemory"].mb if "redis_maxmemory" in parsed else None)
-    lines += [server.line for server in redis]
-    left -= sum(server.limit_mb for server in redis)
-    sized_apps = _apps(host, apps, ram=ram, left=left, pools=pools, connections=memory.connections, notes=notes)
-    lines += _app_lines(sized_apps)
     warnings += override_warnings(
         parsed, host=host, plan_mb=ram, postgres=postgres, pgbouncer=pools, work_mem_rule_mb=rule
     )
-    warnings += app_warnings(sized_apps, host.cores)
-    return Sizing(
-        host=host,
-        plan_ram_mb=ram,
-        postgres=postgres,
-        pgbouncer=pools,
-        apps=sized_apps,
-        redis=redis,
-        budget=Budget(ram, tuple(lines)),
-        notes=tuple(notes),
-        warnings=tuple(warnings),
-    )
+    return postgres, pools, postgres_lines(memory, active, work_mem)
 
 
 def _service_lines(host: HostShape, clients: int) -> list[Line]:
     lines = []
-    if host.role == SHARED:
+    if host.role != DEDICATED:
         lines.append(
             Line(
                 "docker",
@@ -224,7 +262,7 @@ def _service_lines(host: HostShape, clients: int) -> list[Line]:
             )
         )
         lines.append(Line("caddy", "Caddy", CADDY_MB))
-    if host.pooler:
+    if host.pooler and host.role != DEDICATED:  # it stands beside the apps
         lines.append(Line("pgbouncer", "PgBouncer", pgbouncer_mb(clients), f"{clients} clients"))
     return lines
 

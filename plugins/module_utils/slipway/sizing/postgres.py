@@ -90,7 +90,7 @@ def decide_pools(
     What it must be lowered for goes into ``notes``, or ``warnings`` where the user's own max_connections is the reason.
     The user's memory figures leave the pool alone: it follows from the host. Every app with a database gets one connection at least.
     """
-    users = max(1, sum(app.database for app in host.apps) if host.role == SHARED else 1)
+    users = max(1, sum(app.database for app in host.apps))
     rule = max(POOL_LEAST, min(POOL_MOST, (4 if host.role == SHARED else 6) * host.cores + 4))
     least = max(POOL_LEAST, users)
     pool = max(rule, least)

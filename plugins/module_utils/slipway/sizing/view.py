@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 WIDTH = 96
 NAME_WIDTH, MB_WIDTH, BAR_WIDTH = 35, 6, 12
+ROLES = {
+    "shared": "apps and database on one host",
+    "dedicated": "database alone",
+    "apps": "apps, their database on a host of its own",
+}
 SHOWN = (
     ("shared_buffers", "effective_cache_size", "work_mem", "maintenance_work_mem", "max_connections"),
     ("max_wal_size", "max_slot_wal_keep_size", "autovacuum_max_workers", "autovacuum_work_mem"),
@@ -26,7 +31,7 @@ def render_budget(sizing: Sizing) -> str:
     """
     host, budget = sizing.host, sizing.budget
     cores = "1 core" if host.cores == 1 else f"{host.cores} cores"
-    with_apps = "apps and database on one host" if host.role == "shared" else "database alone"
+    with_apps = ROLES[host.role]
     parts = [f"Memory budget: {budget.ram_mb} MB RAM, {cores}, {with_apps}, PostgreSQL {host.postgres_major}", ""]
     parts += [_row(line, budget.ram_mb) for line in budget.lines]
     parts.append("  " + "─" * (NAME_WIDTH + MB_WIDTH + 4))
@@ -53,7 +58,8 @@ def _row(line: Line, ram_mb: int) -> str:
 
 def _decided(sizing: Sizing) -> list[str]:
     settings = sizing.postgres.settings
-    lines = [_named("Postgres", ", ".join(f"{name} {settings[name]}" for names in SHOWN for name in names))]
+    decided = ", ".join(f"{name} {settings[name]}" for names in SHOWN for name in names)
+    lines = [] if sizing.host.database else [_named("Postgres", decided)]
     if sizing.pgbouncer:
         pools = sizing.pgbouncer
         text = f"{pools.pool_size} pooled and {pools.session_pool_size} session connections for up to {pools.max_client_conn} clients"
