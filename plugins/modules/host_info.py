@@ -47,7 +47,7 @@ ansible_facts:
   contains:
     slipway_agent: {description: "Version of the agent's library; empty where there is none.", type: str, returned: success}
     slipway_host:
-      description: "Keys: os, kernel, arch, ram_mb, ram_plan_mb, cores, disk_total_mb, disk_free_mb, virt, container, packages, ports, interfaces, default_interface, wireguard, users, groups, admins, postgres_major."
+      description: "Keys: os, kernel, arch, ram_mb, ram_plan_mb, cores, disk_total_mb, disk_free_mb, virt, container, packages, ports, interfaces, default_interface, wireguard, users, groups, admins, postgres_major, data."
       type: dict
       returned: success
 """

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..commands import run
+from ..postgres import whereabouts
 from ..sizing.budget import plan_ram_mb
 
 LAB_FACTS = Path("/etc/slipway-lab.json")
@@ -162,6 +163,7 @@ def gather(packages: Iterable[str] = (), ports: Iterable[int] = (22, 80, 443)) -
         "groups": sorted(entry.gr_name for entry in grp.getgrall()),
         "admins": parse_admins(*(_text_of(f"/etc/{name}") for name in ("passwd", "group", "shadow"))),
         "postgres_major": max(majors, default=None),
+        "data": whereabouts.look(),
         "uid": os.geteuid(),
         "now": int(time.time()),
     }
