@@ -22,6 +22,7 @@ from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.netw
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.redis_rules import check_redis_wished
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.schema import Problem
 from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.settings import SETTINGS
+from ansible_collections.slipway.vps.plugins.module_utils.slipway.inventory.shape_rules import check_database_host
 from ansible_collections.slipway.vps.plugins.plugin_utils.inventory_files import read_source, shown, variable_files
 
 COLLECTION = Path(__file__).resolve().parents[2]
@@ -81,6 +82,7 @@ class ActionModule(ActionBase):
         groups["ungrouped"] = [name for name in groups.get("ungrouped", []) if name not in ("localhost",)]
         yield from rules.check_groups(groups, as_words(first.get("slipway_extra_groups")))
         yield from check_drills(groups, first)
+        yield from check_database_host(groups, first.get("slipway_private_network"))
         yield from check_redis_wished(groups, first.get("slipway_apps"))
         if not hosts:
             return  # without a host nothing is known of its variables, and all would look unknown

@@ -16,6 +16,7 @@ from .backup_settings import check_backups
 from .redis_rules import check_redis, check_redis_hosts
 from .schema import Path, Problem, check
 from .settings import CONNECTION_VARIABLES, GROUPS, PLACEHOLDER, PLAYBOOK_VARIABLES, RESERVED_APP_NAMES, SETTINGS
+from .shape_rules import check_shape
 from .suggest import closest
 
 
@@ -219,13 +220,7 @@ def check_groups(groups: Mapping[str, Sequence[str]], extra: Sequence[str] = ())
             "take it out of the group worker: a host of their own needs the private network of a later rung. jobs of an app "
             "(slipway_apps) run beside it",
         )
-    parts = {name: sorted(groups.get(name, ())) for name in ("edge", "app", "db")}
-    if any(parts.values()) and len({tuple(hosts) for hosts in parts.values()}) > 1:
-        shape = ", ".join(f"{name}: {' '.join(hosts) or 'none'}" for name, hosts in parts.items())
-        yield Problem(
-            f"edge, app and db are not the same hosts ({shape})",
-            "put the host into all three; split shapes are a later rung",
-        )
+    yield from check_shape(groups)
     yield from check_redis_hosts(groups)
 
 
