@@ -19,7 +19,7 @@ def show(
 ) -> str:
     """The budget as text or JSON. ``ram`` in MB and ``cores`` describe a host that need not exist.
 
-    Without them the inventory's database host is measured. Raises SlipwayError: too small, unreachable, no inventory.
+    Without them the inventory's database host is measured, and the apps' host too where that is another one. Raises SlipwayError: too small, unreachable, no inventory.
     """
     role = "dedicated" if dedicated else "shared"
     fleet = _fleet(inventory, needed=not ram)
@@ -35,11 +35,27 @@ def show(
         apps = apps or [{"name": "app"}]
     else:
         assert fleet is not None  # noqa: S101  (_fleet raises otherwise)
-        facts = look(fleet.host(group="db"), [], "system")["system"]
+        database = fleet.host(group="db")
+        facts = look(database, [], "system")["system"]
+        if "db" in database.groups and "app" not in database.groups:
+            return _apart(fleet, database.name, facts, as_json=as_json)
     sizing = size_from_facts(
         facts, role=role, apps=[] if dedicated else apps, overrides=fleet.overrides if fleet else {}
     )
     return json.dumps(sizing.to_dict(), indent=2) if as_json else text_of(sizing)
+
+
+def _apart(fleet: hosts.Fleet, database: str, facts: Mapping[str, Any], *, as_json: bool) -> str:
+    """The apps' host and the database's, each with its own budget."""
+    front = fleet.host(group="app")
+    own: dict[str, Any] = {"apps": list(fleet.apps), "overrides": fleet.overrides}
+    both = {
+        front.name: size_from_facts(look(front, [], "system")["system"], role="apps", database=facts, **own),
+        database: size_from_facts(facts, role="dedicated", **own),
+    }
+    if as_json:
+        return json.dumps({name: sizing.to_dict() for name, sizing in both.items()}, indent=2)
+    return "\n\n".join(f"{name}\n{text_of(sizing)}" for name, sizing in both.items())
 
 
 def _fleet(inventory: str, *, needed: bool) -> hosts.Fleet | None:

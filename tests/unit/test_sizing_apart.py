@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,9 @@ from slipway.errors import InputError
 from slipway.inventory.preflight import Wish, examine
 from slipway.sizing.budget import PLANS_MB
 from slipway.sizing.plan import APPS, DEDICATED, SHARED, AppShape, HostShape, plan, render_budget, size, size_from_facts
+
+from console import budget
+from console.hosts import Endpoint, Fleet
 
 DISK = 80_000
 DATABASE = {"ram_mb": 7900, "cores": 4, "disk_total_mb": DISK}
@@ -101,3 +107,15 @@ def test_all_pools_fit_the_databases_connections(ram: int, cores: int, database:
     clients = 2 * sum(app.workers * (app.client_pool + app.client_overflow) for app in sizing.apps)
     assert clients + sizing.pgbouncer.session_pool_size <= sizing.pgbouncer.max_client_conn
     assert size(there).budget.fits
+
+
+def test_fab_sizing_shows_both_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"app1": APP, "db1": DATABASE}
+    two = (Endpoint("app1", "192.0.2.1", groups=("app", "edge")), Endpoint("db1", "192.0.2.2", groups=("db",)))
+    fleet = Fleet(Path("inventories/two"), "lab", two, tuple(NOTES), {})
+    monkeypatch.setattr(budget, "_fleet", lambda *_, **__: fleet)
+    monkeypatch.setattr(budget, "look", lambda host, *_: {"system": measured[host.name]})
+    text = budget.show("two")
+    assert text.startswith("app1\nMemory budget: 4096 MB RAM, 2 cores, apps, their database on a host of its own")
+    assert "\n\ndb1\nMemory budget: 8192 MB RAM, 4 cores, database alone" in text
+    assert json.loads(budget.show("two", as_json=True))["db1"]["host"]["role"] == "dedicated"
