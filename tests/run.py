@@ -123,6 +123,7 @@ SHARED_HOSTS = {
     "edge": ("caddy", "docker"),
     "lockout": ("lockout",),
     "network": ("private_network",),
+    "apart": ("apart",),
     "s3": ("s3_store", "s3_faults", "s3_bucket", "s3_chain"),
     "deploy": ("deploy",),
     "backups": ("backups",),

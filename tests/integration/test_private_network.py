@@ -21,6 +21,7 @@ from slipway.network.plan import Settings, address_of
 
 from lab import images, inventory
 from lab.model import Host, HostSpec
+from tests.integration.apart import TUN
 from tests.integration.world import Done, World, quiet, raise_lab, recap, remove_lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(500)]
@@ -43,12 +44,6 @@ def serve(port):
 threading.Thread(target=serve, args=({IMPLIED},), daemon=True).start()
 serve({PLANTED})
 """
-# What a container lacks and every machine has: the node that wireguard-go opens.
-TUN = (
-    "[Unit]\nBefore=slipway-private-network.service\n[Service]\nType=oneshot\nRemainAfterExit=yes\n"
-    "ExecStart=/bin/sh -c 'mkdir -p /dev/net; test -e /dev/net/tun || mknod /dev/net/tun c 10 200'\n"
-    "[Install]\nWantedBy=multi-user.target\n"
-)
 
 
 @dataclass
