@@ -51,7 +51,7 @@ def test_a_good_backup_is_proved_with_every_check_and_leaves_nothing_behind(
     assert min(outcome.drill.steps.fetch_ms, outcome.drill.steps.decrypt_ms) >= 0  # from memory in less than one
     found = ground.proofs.verify()
     chain, unasked = found.chain, found.unasked
-    assert (chain.problems, unasked, len(chain.records)) == ((), [], 1)
+    assert (chain.problems, unasked, len(chain.records)) == ((), (), 1)
     assert replace(chain.records[0].drill) == outcome.drill  # type: ignore[type-var]
     copies = [b"".join(ground.store.read(each.key)) for each in ground.store.entries(f"{HOST}/evidence/")]
     assert verify_chain(copies).head == outcome.head
