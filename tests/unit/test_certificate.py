@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from slipway.host import certificate
-from slipway.host.certificate import Certificate, alternative, converge, lacking, trusted
+from slipway.host.certificate import Certificate, alternative, converge, lacking
 
 NAMES = ("db1", "10.214.7.9", "fd00::7")
 
@@ -87,7 +87,3 @@ def test_a_pair_that_is_none_or_soon_ends_is_made_anew(wish: Certificate, monkey
 
 def test_alternative_names_tell_addresses_from_names() -> None:
     assert [alternative(name) for name in ("db1", "10.0.0.1", "FD00:0::1")] == ["DNS:db1", "IP:10.0.0.1", "IP:fd00::1"]
-
-
-def test_what_is_trusted_is_sorted_and_each_once() -> None:
-    assert trusted(["b\n", "", "a", "b"]) == "a\nb\n"

@@ -11,7 +11,6 @@ import ipaddress
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,8 +117,3 @@ def _make(wish: Certificate) -> None:
             source.rename(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def trusted(texts: Iterable[str]) -> str:
-    """Several certificates as one file of those that are trusted; sorted, each once, empty ones left out."""
-    return "".join(f"{text.strip()}\n" for text in sorted({text.strip() for text in texts}) if text)
