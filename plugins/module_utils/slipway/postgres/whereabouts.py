@@ -105,7 +105,7 @@ def judge(hosts: Mapping[str, Seen], wished: Sequence[str], *, database: str, ap
     return Verdict(
         "elsewhere", f"{' and '.join(copies)} has a copy of the database, and the server that it follows is on no host of the inventory",
         "the host that has the data, in the group db",
-        "put that host back into the inventory; to move the data from it, run playbooks/grow/split_db_rollback.yml then",
+        "put that host back into the inventory, and into the group db",
     )  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def _elsewhere(holder: str, *, database: str, app: str) -> Verdict:
         )
     return Verdict(
         kind, found, "both the same: this playbook moves no data",
-        f"to move it, run playbooks/grow/{playbook}.yml; to leave it where it is, put {holder} back into the group db",
+        f"put {holder} back into the group db; what will move it, playbooks/grow/{playbook}.yml, is not in this version yet",
     )  # fmt: skip
 
 
